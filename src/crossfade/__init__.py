@@ -1,0 +1,33 @@
+"""Crossfade: A/B deployment of tabular classifiers. Start reading here, then follow the numbers.
+
+::
+
+    serving loop (online, src/app.py)                     learning loop (offline, src/pipeline.py, run by Airflow)
+
+    request                                               check_drift ── drift? ──► retrain ──► register `staging`
+      │ 1 split    serving/split.py                           ▲  4                     5              6 │
+      │ 2 predict  serving/deployment.py                      │                                         ▼
+      │ 3 log      requestlog.py                              │           ab_evaluate_and_promote: move `prod`
+      ▼                                                       │              7 evaluate   8 promote     │
+    answer ─────────► REQUEST LOG ────────────────────────────┘                                         │
+      ▲                                                                                                 ▼
+      └──── 9 hot swap  serving/reload.py ◄───────────── MODEL REGISTRY (registry.py, MLflow aliases) ◄─┘
+
+The loops meet in two places only, the request log and the registry; `serving` and `loop` never import each other.
+
+1. serving/split.py        which arm answers: user -> A or B, a pure, seeded hash
+2. serving/deployment.py   who serves: an immutable picture of the aliases; serving/predictor.py uses it for one request
+3. requestlog.py           one row per answer, written before the answer leaves; late labels are joined at reading
+4. loop/drift.py           live traffic against what prod's version learnt; loop/policy.py decides what follows
+5. loop/retrain.py         a challenger by AutoML (loop/automl.py), held against prod (loop/champion.py)
+6. registry.py             versions, tags, aliases; moves only what is still where it was seen
+7. loop/evaluate.py        which arm is better, and is the evidence good enough
+8. loop/promote.py         move the aliases; roll back
+9. serving/reload.py       follow the aliases without interrupting a request
+
+Around them: settings.py (every knob), errors.py, schema.py (features from outside), model.py (a version ready to
+answer), data.py (tables), stats/ (pure statistics), loop/live.py (what the log says now), loop/tracking.py (MLflow
+runs), loop/reports.py (report files), serving/web.py (HTTP), stack/ (start, stop and drive the services), cli.py.
+
+Importing a module does nothing: no folder made, no client, no thread.
+"""

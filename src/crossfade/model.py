@@ -1,0 +1,59 @@
+"""A registered version, ready to answer."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from crossfade.schema import FeatureSchema
+
+Label = int | str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Answer of a model for one row."""
+
+    label: Label
+    probability: float | None
+    """Of `label`, in [0, 1]; None when the model gives no probabilities."""
+
+
+class Model(Protocol):
+    """What the router and the evaluation need of a model."""
+
+    @property
+    def schema(self) -> FeatureSchema:
+        """The features it takes."""
+
+    def predict(self, rows: Sequence[Sequence[float]]) -> list[Prediction]:
+        """Answer rows of shape (n, features), in signature order."""
+
+
+@dataclass(frozen=True)
+class SklearnModel:
+    """A scikit-learn compatible pipeline, PyCaret's among them."""
+
+    pipeline: Any
+    """Has ``predict`` and, mostly, ``predict_proba``, both on a data frame."""
+    schema: FeatureSchema
+    classes: tuple[Label, ...]
+    """Labels in the order of ``predict_proba``'s columns."""
+
+    def predict(self, rows: Sequence[Sequence[float]]) -> list[Prediction]:
+        """Answer rows of shape (n, features), in signature order."""
+        frame = pd.DataFrame(np.asarray(rows, dtype=np.float64), columns=list(self.schema.names))
+        with warnings.catch_warnings():
+            # PyCaret drops feature names between its steps, and scikit-learn warns at every call that they are gone.
+            warnings.filterwarnings("ignore", message="X does not have valid feature names", category=UserWarning)
+            labels = np.asarray(self.pipeline.predict(frame)).tolist()
+            if not hasattr(self.pipeline, "predict_proba"):
+                return [Prediction(label, None) for label in labels]
+            shares = np.asarray(self.pipeline.predict_proba(frame), dtype=np.float64)
+        column = {label: index for index, label in enumerate(self.classes)}
+        return [Prediction(label, float(shares[i, column[label]])) for i, label in enumerate(labels)]

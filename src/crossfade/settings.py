@@ -1,0 +1,216 @@
+"""Every knob, once.
+
+A setting is an environment variable, or a line in the file `.env`, of the field's name in capitals. Settings are read
+in the composition roots only (`app`, `pipeline`, the command line) and handed down from there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from crossfade.errors import SettingsError
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Level = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _alias_name(name: str) -> str:
+    """Refuse what MLflow reserves: its UI would show such an alias and its API refuse it."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or re.fullmatch(r"latest|[vV]\d+", name):
+        raise ValueError("an alias is letters, digits, - and _, and neither `latest` nor `v<number>`")
+    return name
+
+
+Alias = Annotated[str, AfterValidator(_alias_name)]
+
+
+class Settings(BaseSettings):
+    """The settings of one installation; immutable once read."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True, validate_default=True)
+
+    crossfade_home: Annotated[Path, Field(description="folder that relative paths below start from")] = Path()
+
+    # Where the services listen
+    bind_host: Annotated[str, Field(description="address that every service listens on")] = "127.0.0.1"
+    router_port: Annotated[Port, Field(description="port of the router")] = 8080
+    mlflow_port: Annotated[Port, Field(description="port of the MLflow server that `crossfade up` starts")] = 4200
+    airflow_port: Annotated[Port, Field(description="port of the Airflow that `crossfade up` starts")] = 8088
+    airflow_user: Annotated[str, Field(description="Airflow login", pattern=r"^[\w.-]+$")] = "admin"
+    airflow_password: Annotated[SecretStr, Field(description="Airflow password")] = SecretStr("admin")
+    router_url: Annotated[str, Field(description="where the pipeline finds the router; empty: this machine")] = ""
+    airflow_url: Annotated[str, Field(description="where the command line finds Airflow; empty: this machine")] = ""
+
+    # Models and data
+    mlflow_tracking_uri: Annotated[
+        str, Field(description="MLflow server, or a database URL to work without one; empty: this machine")
+    ] = ""
+    mlflow_experiment: Annotated[str, Field(description="MLflow experiment that the runs go to", min_length=1)] = (
+        "crossfade"
+    )
+    reg_model_name: Annotated[str, Field(description="name of the registered model", pattern=r"^[^/:\s]+$")] = (
+        "IrisClassifier"
+    )
+    prod_alias: Annotated[Alias, Field(description="alias of the version in production (arm A)")] = "prod"
+    staging_alias: Annotated[Alias, Field(description="alias of the challenger (arm B)")] = "staging"
+    previous_alias: Annotated[Alias, Field(description="alias of what prod was before, for rollback")] = "previous"
+    dataset: Annotated[Literal["iris", "wine", "breast_cancer"], Field(description="table the first model learns")] = (
+        "iris"
+    )
+    target: Annotated[str, Field(description="column of the label", min_length=1)] = "target"
+
+    # Drift
+    psi_threshold: Annotated[float, Field(ge=0, description="PSI above this is large enough to matter")] = 0.2
+    ks_threshold: Annotated[Share, Field(description="KS distance above this is large enough to matter")] = 0.1
+    drift_alpha: Annotated[Level, Field(description="family-wise error level of the drift tests")] = 0.01
+    drift_share: Annotated[
+        float, Field(ge=0, lt=1, description="drift is called when more than this share of the features drifted")
+    ] = 0.0
+    drift_min_rows: Annotated[Count, Field(description="below this many live rows: `insufficient_data`")] = 200
+    drift_window_rows: Annotated[Count, Field(description="how many of the newest rows are checked")] = 1000
+    drift_strength: Annotated[
+        float,
+        Field(description="shift of simulated traffic, in standard deviations of each feature", ge=-10, le=10),
+    ] = 0.5
+
+    # Retraining
+    retrain_min_labeled: Annotated[Count, Field(description="new labelled rows that a retraining needs")] = 100
+    automl_models: Annotated[str, Field(description="PyCaret model ids to compare, comma-separated", min_length=1)] = (
+        "lr,lda,nb,knn,dt,rf,lightgbm"
+    )
+    automl_folds: Annotated[int, Field(ge=2, description="cross-validation folds")] = 5
+    automl_seed: Annotated[int, Field(ge=0, description="seed of splits and models")] = 42
+    holdout_share: Annotated[Level, Field(description="newest share of the new rows that the champion gate keeps")] = (
+        0.3
+    )
+    gate_max_recall_drop: Annotated[
+        Share, Field(description="recall that a challenger may lose in a class without making up for it in precision")
+    ] = 0.05
+
+    # A/B test
+    ab_split_b: Annotated[Share, Field(description="share of users on B until `POST /config` says otherwise")] = 0.5
+    ab_test: Annotated[Literal["chi2"], Field(description="gate that decides on promotion")] = "chi2"
+    ab_alpha: Annotated[Level, Field(description="p-value below which B's difference counts")] = 0.05
+    ab_min_labeled: Annotated[Count, Field(description="labelled rows that each arm needs")] = 30
+    ab_min_delta_acc: Annotated[Share, Field(description="accuracy that B must be ahead by at least")] = 0.0
+
+    # Router
+    router_workers: Annotated[Count, Field(description="worker processes")] = 2
+    router_threads: Annotated[Count, Field(description="threads of each worker")] = 4
+    router_poll_seconds: Annotated[
+        float, Field(gt=0, description="how often the registry is asked for moved aliases")
+    ] = 2.0
+    router_max_body_bytes: Annotated[Count, Field(description="largest request body")] = 4 * 2**20
+    router_max_batch_rows: Annotated[Count, Field(description="most rows of one batch")] = 10_000
+    router_api_token: Annotated[
+        SecretStr | None, Field(description="bearer token for /predict and /feedback; unset: open")
+    ] = None
+    router_admin_token: Annotated[
+        SecretStr | None, Field(description="bearer token for POST /config and /reload; unset: open")
+    ] = None
+
+    # Files
+    request_log: Annotated[Path, Field(description="request log; `labels.csv` lies beside it")] = Path(
+        "var/logs/requests.csv"
+    )
+    router_config: Annotated[Path, Field(description="the split in force, written by `POST /config`")] = Path(
+        "var/logs/router_config.json"
+    )
+    report_dir: Annotated[Path, Field(description="policy/, metrics/, tracking/ and manifest.json")] = Path("var/logs")
+    drift_report_dir: Annotated[Path, Field(description="drift reports")] = Path("var/logs/drift_reports")
+    ab_eval_report: Annotated[Path, Field(description="newest A/B evaluation")] = Path(
+        "var/logs/ab_reports/ab_eval_latest.json"
+    )
+
+    @field_validator("crossfade_home", mode="after")
+    @classmethod
+    def _absolute_home(cls, home: Path) -> Path:
+        return home.expanduser().resolve()
+
+    @field_validator("request_log", "router_config", "report_dir", "drift_report_dir", "ab_eval_report", mode="after")
+    @classmethod
+    def _below_home(cls, path: Path, info: ValidationInfo) -> Path:
+        return info.data["crossfade_home"] / path.expanduser() if "crossfade_home" in info.data else path
+
+    @field_validator("router_url", "airflow_url", "mlflow_tracking_uri", mode="after")
+    @classmethod
+    def _own_service(cls, url: str, info: ValidationInfo) -> str:
+        """Default to the service of the same name on this machine."""
+        port_of = {"router_url": "router_port", "airflow_url": "airflow_port", "mlflow_tracking_uri": "mlflow_port"}
+        port = info.data.get(port_of[str(info.field_name)])
+        return url.rstrip("/") or f"http://{_reachable(str(info.data.get('bind_host')))}:{port}"
+
+    @property
+    def reachable_host(self) -> str:
+        """Address under which this machine finds its own services."""
+        return _reachable(self.bind_host)
+
+    @property
+    def var(self) -> Path:
+        """Folder of the embedded services' own state (databases, process ids, service logs)."""
+        return self.crossfade_home / "var"
+
+    @property
+    def labels_log(self) -> Path:
+        """File of the labels that came later."""
+        return self.request_log.with_name("labels.csv")
+
+    @property
+    def api_token(self) -> str | None:
+        """The bearer token for /predict and /feedback, in clear."""
+        return self.router_api_token.get_secret_value() if self.router_api_token else None
+
+    @property
+    def automl_model_ids(self) -> list[str]:
+        """The PyCaret model ids to compare."""
+        return [name.strip() for name in self.automl_models.split(",") if name.strip()]
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment and from `.env` in CROSSFADE_HOME.
+
+    Parameters
+    ----------
+    **overrides
+        Field values that win over both, by field name.
+
+    Raises
+    ------
+    SettingsError
+        One line per bad value: the setting, the value, what is allowed.
+    """
+    home = overrides.get("crossfade_home") or os.environ.get("CROSSFADE_HOME") or "."
+    try:
+        return Settings(_env_file=Path(home) / ".env", **overrides)  # type: ignore[call-arg]  # pydantic-settings' own
+    except ValidationError as error:
+        lines = [_explain(problem["loc"], problem["input"], problem["msg"]) for problem in error.errors()]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def _reachable(bind_host: str) -> str:
+    everywhere = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+    return "127.0.0.1" if bind_host in everywhere else bind_host
+
+
+def _explain(loc: tuple[int | str, ...], value: object, allowed: str) -> str:
+    name = str(loc[0]).upper()
+    shown = "***" if "TOKEN" in name or "PASSWORD" in name else repr(value)
+    return f"{name}={shown} is not allowed: {allowed[0].lower()}{allowed[1:]}. Change it in the environment or in .env."
+
+
+def settings_table() -> str:
+    """Markdown table of every setting, its default and its meaning (the README's table is this one)."""
+    lines = ["| setting | default | what it is |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        value = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+        default = "" if value in (None, "") else f"`{value}`"
+        lines.append(f"| `{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines)
