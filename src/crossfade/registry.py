@@ -1,0 +1,253 @@
+"""6. The model registry: versions, their tags, and the aliases that say who serves.
+
+The only module that talks to MLflow's registry. Serving reads it, the learning loop writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model as MlflowModel
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
+
+from crossfade.errors import AliasMoved, ModelUnusable, RegistryUnavailable
+from crossfade.model import SklearnModel
+from crossfade.schema import FeatureSchema
+
+_log = logging.getLogger(__name__)
+
+STATUS = "crossfade.status"
+"""Tag: candidate, staging, prod, rejected or retired."""
+
+# A router must notice a dead registry in seconds, not after MLflow's own 7 retries of 120 s.
+_CLIENT_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version."""
+
+    number: str
+    run_id: str
+    """MLflow run that trained it."""
+    tags: Mapping[str, str]
+
+    @property
+    def status(self) -> str:
+        """Its `crossfade.status`; empty for a version that Crossfade did not register."""
+        return self.tags.get(STATUS, "")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A version with its model in memory."""
+
+    version: Version
+    model: SklearnModel
+    digest: str
+    """SHA-256 over the model's files: two versions with the same digest answer alike."""
+
+
+def connect(tracking_uri: str) -> None:
+    """Point MLflow at its server, with limits that let a dead one be noticed (the environment's own win)."""
+    for name, value in _CLIENT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    mlflow.set_tracking_uri(tracking_uri)
+
+
+class Registry:
+    """One registered model in MLflow.
+
+    Parameters
+    ----------
+    tracking_uri : str
+        MLflow server or database URL.
+    name : str
+        Name of the registered model.
+    """
+
+    def __init__(self, tracking_uri: str, name: str) -> None:
+        connect(tracking_uri)
+        self.name = name
+        self._uri = tracking_uri
+        self._client = MlflowClient(tracking_uri, tracking_uri)
+
+    def at(self, alias: str) -> Version | None:
+        """Return the version an alias points at; None when the alias, or the model, does not exist.
+
+        Raises
+        ------
+        RegistryUnavailable
+            MLflow does not answer.
+        """
+        with self._reachable():
+            try:
+                return _version(self._client.get_model_version_by_alias(self.name, alias))
+            except MlflowException as error:
+                if _is_missing(error):
+                    return None
+                raise
+
+    def get(self, number: str) -> Version:
+        """Return a version by its number."""
+        with self._reachable():
+            return _version(self._client.get_model_version(self.name, number))
+
+    def versions(self) -> list[Version]:
+        """Return all versions, oldest first."""
+        with self._reachable():
+            found = self._client.search_model_versions(f"name = '{self.name}'")
+        return sorted((_version(v) for v in found), key=lambda v: int(v.number))
+
+    def register(self, run_id: str, model_uri: str, tags: Mapping[str, str]) -> Version:
+        """Register the model of a run; a run that is registered already keeps its version."""
+        known = next((v for v in self.versions() if v.run_id == run_id), None)
+        if known is not None:
+            return known
+        with self._reachable():
+            try:
+                self._client.create_registered_model(self.name)
+            except MlflowException as error:
+                if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                    raise
+            model_id = model_uri.removeprefix("models:/")
+            return _version(
+                self._client.create_model_version(self.name, model_uri, run_id, tags=dict(tags), model_id=model_id)
+            )
+
+    def tag(self, number: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a version."""
+        with self._reachable():
+            for key, value in tags.items():
+                self._client.set_model_version_tag(self.name, number, key, value)
+
+    def move(self, alias: str, to: str, expected: str | None) -> None:
+        """Point an alias at a version, if it still points where the caller saw it.
+
+        Parameters
+        ----------
+        alias : str
+            The alias.
+        to : str
+            Number of the version.
+        expected : str or None
+            Where the caller saw the alias; None when it did not exist. MLflow has no compare-and-set, so a change
+            within the milliseconds between look and move can still be lost.
+
+        Raises
+        ------
+        AliasMoved
+            Somebody else moved it meanwhile.
+        """
+        self._check(alias, expected)
+        with self._reachable():
+            self._client.set_registered_model_alias(self.name, alias, to)
+        _log.info("alias %s: version %s -> %s", alias, expected or "none", to)
+
+    def drop(self, alias: str, expected: str) -> None:
+        """Take an alias away, if it still points where the caller saw it."""
+        self._check(alias, expected)
+        with self._reachable():
+            self._client.delete_registered_model_alias(self.name, alias)
+        _log.info("alias %s: version %s -> none", alias, expected)
+
+    def load(self, version: Version) -> LoadedModel:
+        """Fetch a version and load it.
+
+        Raises
+        ------
+        RegistryUnavailable
+            MLflow does not answer.
+        ModelUnusable
+            The artifact is missing or broken, or says nothing about its features or classes.
+        """
+        with tempfile.TemporaryDirectory(prefix="crossfade-model-") as folder:
+            with self._reachable():
+                try:
+                    uri = f"models:/{self.name}/{version.number}"
+                    path = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
+                except (MlflowException, OSError) as error:
+                    if _is_down(error):
+                        raise
+                    raise ModelUnusable(f"version {version.number}: its files cannot be fetched: {error}") from error
+            return _load(path, version)
+
+    def _check(self, alias: str, expected: str | None) -> None:
+        found = self.at(alias)
+        number = found.number if found else None
+        if number != expected:
+            raise AliasMoved(
+                f"alias {alias} points at version {number or 'none'}, not at {expected or 'none'} as seen before; "
+                "it was left alone. Run the step again: it will start from what it finds."
+            )
+
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
+        try:
+            yield
+        except (MlflowException, OSError) as error:
+            if _is_down(error):
+                _log.debug("%s", error)
+                raise RegistryUnavailable(
+                    f"MLflow at {self._uri} does not answer; start it (`crossfade up`) or correct MLFLOW_TRACKING_URI"
+                ) from error
+            raise
+
+
+def _version(found: ModelVersion) -> Version:
+    return Version(str(found.version), found.run_id or "", dict(found.tags))
+
+
+def _is_missing(error: MlflowException) -> bool:
+    if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+        return True
+    return error.error_code == ErrorCode.Name(INVALID_PARAMETER_VALUE) and "not found" in str(error)
+
+
+def _is_down(error: Exception) -> bool:
+    """Tell a server that does not answer from one that answers with an error."""
+    text = str(error)
+    return isinstance(error, ConnectionError) or "API request to" in text or "Max retries exceeded" in text
+
+
+def _load(path: Path, version: Version) -> LoadedModel:
+    # PyCaret opens a log file in the working directory as soon as it is imported, which unpickling does.
+    os.environ.setdefault("PYCARET_CUSTOM_LOGGING_PATH", os.devnull)
+    try:
+        described = MlflowModel.load(str(path))
+        pipeline = mlflow.sklearn.load_model(str(path))
+    except Exception as error:  # unpickling may raise anything at all
+        raise ModelUnusable(f"version {version.number}: its files cannot be loaded: {error}") from error
+    signature, metadata = described.signature, described.metadata or {}
+    if signature is None or "classes" not in metadata:
+        raise ModelUnusable(f"version {version.number} has no signature or no list of classes: train it with Crossfade")
+    schema = FeatureSchema(tuple(signature.inputs.input_names()))
+    return LoadedModel(version, SklearnModel(pipeline, schema, tuple(metadata["classes"])), _digest(path))
+
+
+def _digest(folder: Path) -> str:
+    """Hash the files that make the model; MLflow's descriptions of it differ per version."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.pkl")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
