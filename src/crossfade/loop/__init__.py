@@ -1,0 +1,1 @@
+"""The learning loop: drift, policy, retraining, evaluation, promotion. It never imports `crossfade.serving`."""

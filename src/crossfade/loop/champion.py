@@ -1,0 +1,93 @@
+"""The champion gate: is the challenger good enough to be shown to any user?
+
+Both models answer the newest labelled rows, which the challenger has not learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Quality of answers to labelled rows."""
+
+    rows: int
+    accuracy: float
+    precision_macro: float
+    """Unweighted mean over the classes that occur among the labels; one that is never predicted counts 0."""
+    recall_macro: float
+    f1_macro: float
+    recall: Mapping[str, float]
+    """Per class, of those that occur among the labels."""
+    f1: Mapping[str, float]
+    """Per class, likewise."""
+
+    @classmethod
+    def of(cls, truth: Sequence[str], predicted: Sequence[str]) -> Scores | None:
+        """Score answers against labels, both as text, shape (n,); None without rows.
+
+        Examples
+        --------
+        >>> Scores.of(["a", "a", "b"], ["a", "b", "b"]).recall
+        {'a': 0.5, 'b': 1.0}
+        """
+        if not len(truth):
+            return None
+        classes = sorted(set(truth))
+        precision, recall, f1, _ = precision_recall_fscore_support(truth, predicted, labels=classes, zero_division=0)
+        return cls(
+            rows=len(truth),
+            accuracy=float(accuracy_score(truth, predicted)),
+            precision_macro=float(precision.mean()),
+            recall_macro=float(recall.mean()),
+            f1_macro=float(f1.mean()),
+            recall=dict(zip(classes, recall.tolist(), strict=True)),
+            f1=dict(zip(classes, f1.tolist(), strict=True)),
+        )
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """Outcome of the champion gate."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+    challenger: Scores
+    champion: Scores | None
+    """None for the first model: there is nobody to beat."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return asdict(self)
+
+
+def champion_gate(challenger: Scores, champion: Scores | None, max_recall_drop: float) -> GateResult:
+    """Let a challenger pass when it beats the champion in macro F1 and no class pays for it.
+
+    A class pays when its recall falls by more than the margin and its F1 falls too. Recall alone would protect a
+    champion that answers everything with one class: nobody can match its recall of 1 there.
+
+    Parameters
+    ----------
+    challenger, champion : Scores
+        On the same held-out rows.
+    max_recall_drop : float
+        Recall that a class may lose whatever happens to its F1.
+    """
+    if champion is None:
+        return GateResult(True, ("the first model: there is no champion to beat",), challenger, None)
+    f1 = f"macro F1 {challenger.f1_macro:.3f} against the champion's {champion.f1_macro:.3f} on {challenger.rows} rows"
+    better = challenger.f1_macro > champion.f1_macro
+    losers = [
+        f"class {name} pays: recall {before:.3f} -> {challenger.recall[name]:.3f} (allowed: -{max_recall_drop}), "
+        f"F1 {champion.f1[name]:.3f} -> {challenger.f1[name]:.3f}"
+        for name, before in champion.recall.items()
+        if before - challenger.recall[name] > max_recall_drop and challenger.f1[name] < champion.f1[name]
+    ]
+    reasons = (f1 if better else f"{f1}: not better", *losers)
+    return GateResult(better and not losers, reasons, challenger, champion)

@@ -1,0 +1,393 @@
+"""The learning loop, one function per step: what the DAG runs, and what cron or a CI job may run without Airflow.
+
+Every function takes and returns plain JSON-able values, reads its state from the registry and the request log, and is
+safe to run twice.
+
+    python src/pipeline.py check-drift | retrain | evaluate
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Annotated, Any
+
+import mlflow
+import requests
+import typer
+
+from crossfade.data import load_table
+from crossfade.errors import CrossfadeError
+from crossfade.loop import promote
+from crossfade.loop.automl import PyCaretTrainer
+from crossfade.loop.drift import PREDICTION, PROBABILITY, DriftReport, DriftRule
+from crossfade.loop.drift import check_drift as compare_with_reference
+from crossfade.loop.evaluate import Evaluation, EvaluationRule, Experiment
+from crossfade.loop.evaluate import evaluate as evaluate_experiment
+from crossfade.loop.live import REQUEST_ID, LiveRows, read_live
+from crossfade.loop.policy import Recommendation, Situation, recommend
+from crossfade.loop.reports import (
+    RUNS_COLUMNS,
+    TRAIN_SUMMARY_COLUMNS,
+    ReportPaths,
+    append_line,
+    write_csv,
+    write_evidently_html,
+    write_json,
+    write_manifest,
+)
+from crossfade.loop.retrain import log_training, share_out, train_challenger
+from crossfade.loop.tracking import find_run, log_frame, log_json, read_json, read_profile, read_snapshot, start_run
+from crossfade.registry import STATUS, Registry, Version
+from crossfade.requestlog import CsvRequestLog
+from crossfade.settings import Settings, load_settings
+
+_log = logging.getLogger("crossfade.pipeline")
+
+
+def check_drift(
+    *,
+    current_source: str = "requests",
+    psi_threshold: float | None = None,
+    drift_strength: float | None = None,
+    force_retrain: bool = False,
+    trigger: str = "by hand",
+) -> dict[str, Any]:
+    """Compare live traffic with what prod learnt, and decide whether to retrain.
+
+    Parameters
+    ----------
+    current_source : str
+        `requests`, `simulated`, or the path of a CSV or Parquet file.
+    psi_threshold, drift_strength : float or None
+        In place of the settings of the same name.
+    force_retrain : bool
+        Retrain whatever is found.
+    trigger : str
+        What asked for it (a DAG run id); written into the MLflow run.
+
+    Returns
+    -------
+    dict
+        `verdict`, `decision`, `reasons`, `run_id`, `rows`, `drifted`, and the source that a retraining has to read.
+    """
+    settings = _settings(psi_threshold=psi_threshold, drift_strength=drift_strength)
+    registry = Registry(settings.mlflow_tracking_uri, settings.reg_model_name)
+    prod, staging = registry.at(settings.prod_alias), registry.at(settings.staging_alias)
+    if prod is None:
+        live, report = None, DriftReport("no_reference", 0, "no version is in production: nothing to compare with")
+        new_labeled = 0
+    else:
+        reference, snapshot = read_profile(prod.run_id), read_snapshot(prod.run_id)
+        live = read_live(current_source, settings, reference.features, prod.number, settings.drift_strength)
+        report = compare_with_reference(reference, live.window, _drift_rule(settings))
+        new_labeled = int((~live.labeled[REQUEST_ID].isin(snapshot[REQUEST_ID])).sum())
+    prod_number, staging_number = (version.number if version else None for version in (prod, staging))
+    situation = Situation(report, prod_number, staging_number, new_labeled, force_retrain)
+    decision = recommend(situation, settings.retrain_min_labeled)
+    with start_run(settings.mlflow_experiment, "drift", trigger) as run:
+        _report_drift(settings, prod, live, report, decision, new_labeled, run.info.run_id)
+        append_run(settings, "drift", run.info.run_id, trigger, decision.decision, "; ".join(decision.reasons))
+    _log.info(
+        "drift: %s (%s). Decision: %s, because %s",
+        report.verdict,
+        report.reason,
+        decision.decision,
+        "; ".join(decision.reasons),
+    )
+    return _plain(
+        {
+            "verdict": report.verdict,
+            "rows": report.rows,
+            "drifted": report.drifted,
+            "decision": decision.decision,
+            "reasons": list(decision.reasons),
+            "run_id": run.info.run_id,
+            "prod_version": prod_number,
+            "current_source": current_source,
+            "drift_strength": settings.drift_strength,
+        }
+    )
+
+
+def retrain(
+    *, current_source: str = "requests", drift_strength: float | None = None, trigger: str = "by hand"
+) -> dict[str, Any]:
+    """Train a challenger on what prod learnt and what was seen since, and hold it against prod.
+
+    Run again with the same `trigger` (other than the default), it finds its finished run and trains nothing.
+
+    Returns
+    -------
+    dict
+        `run_id`, `model_uri`, `algorithm`, `passed` (the champion gate), `reasons`, and both models' holdout scores.
+    """
+    settings = _settings(drift_strength=drift_strength)
+    registry = Registry(settings.mlflow_tracking_uri, settings.reg_model_name)
+    earlier = find_run(settings.mlflow_experiment, "retrain", trigger) if trigger != "by hand" else None
+    if earlier is not None:
+        _log.info("run %s has trained for %s already", earlier, trigger)
+        return read_json(earlier, "outcome.json")
+    prod = registry.at(settings.prod_alias)
+    table = load_table(settings.dataset, settings.target)
+    known = read_snapshot(prod.run_id) if prod else table.frame.assign(**{REQUEST_ID: ""})
+    features = [name for name in known.columns if name not in (settings.target, REQUEST_ID)]
+    live = read_live(current_source, settings, features, prod.number if prod else "", settings.drift_strength)
+    rows = share_out(
+        known, live.labeled, settings.target, settings.retrain_min_labeled, settings.holdout_share, settings.automl_seed
+    )
+    if rows.left_out:
+        _log.warning("%d labelled rows left out: their label is no class of %s", rows.left_out, settings.target)
+    trainer = PyCaretTrainer(settings.automl_model_ids, settings.automl_folds, settings.automl_seed)
+    champion = registry.load(prod).model if prod else None
+    candidate, gate = train_challenger(rows, settings.target, trainer, champion, settings.gate_max_recall_drop)
+    with start_run(settings.mlflow_experiment, "retrain", trigger) as run:
+        params = {
+            "dataset": settings.dataset,
+            "current_source": current_source,
+            "automl_models": settings.automl_models,
+            "automl_folds": settings.automl_folds,
+            "automl_seed": settings.automl_seed,
+            "champion_version": prod.number if prod else "none",
+        }
+        outcome = {
+            "run_id": run.info.run_id,
+            "model_uri": log_training(rows, settings.target, candidate, gate, params),
+            "algorithm": candidate.algorithm,
+            "train_rows": len(rows.train),
+            "holdout_rows": gate.challenger.rows,
+            "passed": gate.passed,
+            "reasons": list(gate.reasons),
+            "holdout_accuracy": gate.challenger.accuracy,
+            "holdout_f1_macro": gate.challenger.f1_macro,
+            "champion_accuracy": gate.champion and gate.champion.accuracy,
+            "champion_f1_macro": gate.champion and gate.champion.f1_macro,
+        }
+        log_json(outcome, "outcome.json")
+    _log.info("%s: %s; %s", candidate.algorithm, "passed" if gate.passed else "rejected", "; ".join(gate.reasons))
+    _record_training(settings, outcome, trigger)
+    return outcome
+
+
+def register_staging(trained: dict[str, Any]) -> dict[str, Any]:
+    """Register a trained challenger: as `staging` when it passed the champion gate, else as `rejected`.
+
+    The very first version becomes `prod` too.
+
+    Returns
+    -------
+    dict
+        `version`, `status`, and whether `prod` was bootstrapped.
+    """
+    settings = load_settings()
+    registry, aliases = Registry(settings.mlflow_tracking_uri, settings.reg_model_name), _aliases(settings)
+    version = registry.register(trained["run_id"], trained["model_uri"], {STATUS: "candidate"})
+    if not trained["passed"]:
+        registry.tag(version.number, {STATUS: "rejected", "crossfade.decided_by": "champion gate"})
+        _log.info("version %s is registered as rejected: %s", version.number, "; ".join(trained["reasons"]))
+        return {"version": version.number, "status": "rejected", "bootstrapped": False}
+    prod, staging = promote.number_at(registry, aliases.prod), promote.number_at(registry, aliases.staging)
+    if staging != version.number:
+        registry.move(aliases.staging, version.number, expected=staging)
+    if prod is None:
+        promote.bootstrap(registry, aliases, version)
+    experiment = Experiment.between(settings.reg_model_name, prod, version.number)
+    if experiment is not None:
+        registry.tag(version.number, {STATUS: "staging", "crossfade.experiment": experiment.id})
+    _notify_router(settings)
+    status = "staging" if experiment is not None else "prod"
+    _log.info(
+        "version %s is %s", version.number, "in production, the first one" if status == "prod" else "the challenger"
+    )
+    return {"version": version.number, "status": status, "bootstrapped": prod is None}
+
+
+def evaluate_and_promote(
+    *, ab_alpha: float | None = None, ab_test: str | None = None, trigger: str = "by hand"
+) -> dict[str, Any]:
+    """Look at the running experiment and move `prod` when the evidence is good.
+
+    Returns
+    -------
+    dict
+        The report that is written to AB_EVAL_REPORT.
+    """
+    settings = _settings(ab_alpha=ab_alpha, ab_test=ab_test)
+    registry, aliases = Registry(settings.mlflow_tracking_uri, settings.reg_model_name), _aliases(settings)
+    prod, staging = promote.number_at(registry, aliases.prod), promote.number_at(registry, aliases.staging)
+    experiment = Experiment.between(settings.reg_model_name, prod, staging)
+    rule = EvaluationRule(settings.ab_test, settings.ab_alpha, settings.ab_min_labeled, settings.ab_min_delta_acc)
+    contents = CsvRequestLog(settings.request_log, settings.labels_log).read()
+    evaluation = evaluate_experiment(contents, experiment, rule)
+    paths = ReportPaths.of(settings)
+    with start_run(settings.mlflow_experiment, "evaluation", trigger) as run:
+        report = _plain({**evaluation.to_dict(), "run_id": run.info.run_id, "trigger": trigger})
+        log_json(report, "ab_eval.json")
+        mlflow.log_metrics(_evaluation_metrics(evaluation))
+        mlflow.set_tags(
+            {"crossfade.verdict": evaluation.verdict, "crossfade.experiment": report["experiment_id"] or ""}
+        )
+        moved = promote.apply(registry, aliases, evaluation, run.info.run_id)
+    write_json(paths.evaluation, report)
+    append_run(settings, "evaluation", run.info.run_id, trigger, evaluation.verdict, "; ".join(evaluation.reasons))
+    write_manifest(paths)
+    if moved:
+        _notify_router(settings)
+    _log.info(
+        "experiment %s: %s, because %s", report["experiment_id"], evaluation.verdict, "; ".join(evaluation.reasons)
+    )
+    return report
+
+
+def roll_back() -> tuple[str, str]:
+    """Put `previous` back into production; return the version taken out and the one put back."""
+    settings = load_settings()
+    swapped = promote.roll_back(Registry(settings.mlflow_tracking_uri, settings.reg_model_name), _aliases(settings))
+    _notify_router(settings)
+    return swapped
+
+
+def append_run(settings: Settings, kind: str, run_id: str, trigger: str, outcome: str, reason: str) -> None:
+    """Add a line to `tracking/runs.csv`."""
+    line = {"kind": kind, "run_id": run_id, "trigger": trigger, "outcome": outcome, "reason": reason}
+    append_line(ReportPaths.of(settings).runs, RUNS_COLUMNS, line)
+
+
+def _plain(result: dict[str, Any]) -> dict[str, Any]:
+    """Reduce a result to what JSON knows: Airflow would keep a tuple as a tuple."""
+    return dict(json.loads(json.dumps(result)))
+
+
+def _settings(**given: Any) -> Settings:
+    return load_settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _aliases(settings: Settings) -> promote.Aliases:
+    return promote.Aliases(settings.prod_alias, settings.staging_alias, settings.previous_alias)
+
+
+def _drift_rule(settings: Settings) -> DriftRule:
+    return DriftRule(
+        psi_threshold=settings.psi_threshold,
+        ks_threshold=settings.ks_threshold,
+        alpha=settings.drift_alpha,
+        share=settings.drift_share,
+        min_rows=settings.drift_min_rows,
+    )
+
+
+def _report_drift(
+    settings: Settings,
+    prod: Version | None,
+    live: LiveRows | None,
+    report: DriftReport,
+    decision: Recommendation,
+    new_labeled: int,
+    run_id: str,
+) -> None:
+    """Write the drift and policy files, and log them to the open run."""
+    paths = ReportPaths.of(settings)
+    status = {
+        **report.to_dict(),
+        "model_version": prod and prod.number,
+        "log_lines_set_aside": live.set_aside if live else 0,
+        "psi_threshold": settings.psi_threshold,
+        "ks_threshold": settings.ks_threshold,
+        "alpha": settings.drift_alpha,
+        "run_id": run_id,
+    }
+    advice = {**decision.to_dict(), "drift_verdict": report.verdict, "new_labeled_rows": new_labeled, "run_id": run_id}
+    write_json(paths.drift / "drift_status.json", status)
+    write_csv(paths.drift / "drift_report.csv", report.to_frame())
+    write_json(paths.recommendation, advice)
+    log_json(status, "drift_status.json")
+    log_json(advice, "retrain_recommendation.json")
+    log_frame(report.to_frame(), "drift_report.csv")
+    if prod is not None and live is not None and report.columns:
+        html = paths.drift / "drift_report.html"
+        names = [column.feature for column in report.columns if column.feature not in (PREDICTION, PROBABILITY)]
+        write_evidently_html(html, read_snapshot(prod.run_id)[names], live.window[names])
+        mlflow.log_artifact(str(html))
+    mlflow.log_metrics({"rows": report.rows, "drifted_columns": len(report.drifted), "new_labeled_rows": new_labeled})
+    mlflow.log_metrics({f"psi/{c.feature}".translate(_METRIC_NAME): c.psi for c in report.columns if c.psi is not None})
+    mlflow.set_tags({"crossfade.verdict": report.verdict, "crossfade.decision": decision.decision})
+    write_manifest(paths)
+
+
+_METRIC_NAME = str.maketrans("()[]{}%#", "        ")  # what MLflow refuses in the name of a metric
+
+
+def _record_training(settings: Settings, outcome: dict[str, Any], trigger: str) -> None:
+    paths = ReportPaths.of(settings)
+    line = {name: outcome[name] for name in TRAIN_SUMMARY_COLUMNS if name in outcome}
+    append_line(paths.train_summary, TRAIN_SUMMARY_COLUMNS, line)
+    result = "passed" if outcome["passed"] else "rejected"
+    append_run(settings, "retrain", outcome["run_id"], trigger, result, "; ".join(outcome["reasons"]))
+    write_manifest(paths)
+
+
+def _evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
+    test, ratio = evaluation.chi_square, evaluation.sample_ratio
+    found: dict[str, float | None] = {
+        "chi2": test.statistic if test else None,
+        "p_value": test.p_value if test else None,
+        "delta_accuracy": evaluation.delta_accuracy,
+        "sample_ratio_p_value": ratio.p_value if ratio else None,
+    }
+    for variant, arm in evaluation.arms.items():
+        found |= {f"rows_{variant}": arm.rows, f"labeled_{variant}": arm.labeled, f"users_{variant}": arm.users}
+        if arm.scores is not None:
+            found |= {f"accuracy_{variant}": arm.scores.accuracy, f"f1_macro_{variant}": arm.scores.f1_macro}
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _notify_router(settings: Settings) -> None:
+    """Ask the router to look at the registry now; it would find out by itself within its polling interval."""
+    token = settings.router_admin_token
+    headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+    try:
+        requests.post(f"{settings.router_url}/reload", headers=headers, timeout=60).raise_for_status()
+    except requests.RequestException as error:
+        _log.warning("the router was not told (%s); it polls the registry itself", error)
+
+
+cli = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+
+Source = Annotated[str, typer.Option("--source", help="requests, simulated, or a CSV or Parquet file")]
+
+
+@cli.command("check-drift")
+def _check_drift(
+    source: Source = "requests", force: Annotated[bool, typer.Option(help="recommend a retraining anyhow")] = False
+) -> None:
+    """Check live traffic for drift. Exit code 0: a verdict; 2: too little data for one."""
+    result = check_drift(current_source=source, force_retrain=force)
+    print(json.dumps(result, indent=2))
+    raise typer.Exit(2 if result["verdict"] == "insufficient_data" else 0)
+
+
+@cli.command("retrain")
+def _retrain(source: Source = "requests") -> None:
+    """Train a challenger now and register it (as staging if it beats prod)."""
+    trained = retrain(current_source=source)
+    print(json.dumps({**trained, **register_staging(trained)}, indent=2))
+
+
+@cli.command("evaluate")
+def _evaluate() -> None:
+    """Evaluate the running experiment and move `prod` if the evidence is good."""
+    print(json.dumps(evaluate_and_promote(), indent=2))
+
+
+def main() -> None:
+    """Run the command line; a failure Crossfade knows is one line and exit code 1."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
+    try:
+        cli()
+    except CrossfadeError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
