@@ -1,0 +1,76 @@
+"""The router: the one place where the online side is put together.
+
+gunicorn "app:create_app()"
+"""
+
+from __future__ import annotations
+
+import logging
+
+from flask import Flask
+
+from crossfade.registry import Registry
+from crossfade.requestlog import CsvRequestLog, RequestLog
+from crossfade.serving import web
+from crossfade.serving.config import SplitConfig
+from crossfade.serving.predictor import Predictor
+from crossfade.serving.reload import Reloader
+from crossfade.settings import Settings, load_settings
+
+_log = logging.getLogger("crossfade.router")
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    registry: Registry | None = None,
+    log: RequestLog | None = None,
+    follow: bool = True,
+) -> Flask:
+    """Make a router.
+
+    Parameters
+    ----------
+    settings : Settings, optional
+        By default read from the environment.
+    registry, log : optional
+        In place of those the settings name.
+    follow : bool
+        Follow the registry from a background thread; else look only when told to.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s [%(process)d] %(name)s %(message)s")
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # a dead MLflow is reported once, not at every retry
+    settings = settings or load_settings()
+    registry = registry or Registry(settings.mlflow_tracking_uri, settings.reg_model_name)
+    log = log or CsvRequestLog(settings.request_log, settings.labels_log)
+    config = SplitConfig(settings.router_config, settings.ab_split_b)
+    reloader = Reloader(
+        registry,
+        settings.prod_alias,
+        settings.staging_alias,
+        signal=settings.router_config.with_name(".reload"),
+        poll_seconds=settings.router_poll_seconds,
+    )
+    app = Flask("crossfade")
+    app.config["MAX_CONTENT_LENGTH"] = settings.router_max_body_bytes
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask types the provider by its base class
+    predictor = Predictor(reloader, config, log, settings.router_max_batch_rows)
+    web.install(
+        app, web.Router(predictor, reloader, config, log, settings.router_api_token, settings.router_admin_token)
+    )
+    _say_what_is_open(settings)
+    reloader.refresh()
+    if follow:
+        reloader.start()
+    return app
+
+
+def _say_what_is_open(settings: Settings) -> None:
+    if settings.router_api_token is None:
+        _log.warning(
+            "/predict and /feedback are open to anyone who reaches this port: set ROUTER_API_TOKEN to close them"
+        )
+    if settings.router_admin_token is None:
+        _log.warning(
+            "POST /config and /reload are open to anyone who reaches this port: set ROUTER_ADMIN_TOKEN to close them"
+        )

@@ -1,0 +1,45 @@
+"""2. Who serves: an immutable picture of the aliases, replaced as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crossfade.registry import LoadedModel
+from crossfade.serving.split import Variant, assign
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of the experiment."""
+
+    variant: Variant
+    alias: str
+    loaded: LoadedModel
+
+    @property
+    def version(self) -> str:
+        """Number of the model version that answers."""
+        return self.loaded.version.number
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What a worker serves with. A request reads it once and keeps it, so a swap never shows within a request."""
+
+    model_name: str
+    prod: Arm
+    staging: Arm | None
+    """None while no experiment runs: staging is unset, unusable, or the same version as prod."""
+
+    @property
+    def experiment_id(self) -> str | None:
+        """Seed of the split, and the experiment's name in the log; None while no experiment runs."""
+        if self.staging is None:
+            return None
+        return f"{self.model_name}-v{self.prod.version}-v{self.staging.version}"
+
+    def route(self, unit: str, split_b: float) -> Arm:
+        """Return the arm that answers a unit (a user, or a request without one)."""
+        if self.staging is None or self.experiment_id is None:
+            return self.prod
+        return self.staging if assign(self.experiment_id, unit, split_b) == "B" else self.prod

@@ -1,0 +1,172 @@
+"""9. Hot swap: follow the aliases without interrupting a request.
+
+A new version is loaded and tried off to the side; then the deployment is replaced in one assignment. Whatever fails,
+the old one stays in service and `/health` says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossfade.errors import CrossfadeError, ModelUnusable, NoModel
+from crossfade.registry import LoadedModel, Registry, Version
+from crossfade.serving.deployment import Arm, Deployment
+
+_log = logging.getLogger(__name__)
+
+_SIGNAL_SECONDS = 0.25
+"""How often a worker looks whether another one was told to reload."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """The last look at the registry."""
+
+    at: float
+    """Seconds since the epoch of the last look that succeeded; 0 before the first."""
+    problem: str | None
+    """What went wrong at the newest look; None when nothing did."""
+
+
+class Reloader:
+    """Keeps a worker's deployment in step with the registry.
+
+    Parameters
+    ----------
+    registry : Registry
+        Where the aliases stand.
+    prod_alias, staging_alias : str
+        Names of the two aliases.
+    signal : Path
+        File that a worker touches to make all workers on this machine look now.
+    poll_seconds : float
+        How often to look without being told.
+    """
+
+    def __init__(
+        self, registry: Registry, prod_alias: str, staging_alias: str, signal: Path, poll_seconds: float
+    ) -> None:
+        self._registry = registry
+        self._prod_alias = prod_alias
+        self._staging_alias = staging_alias
+        self._signal = signal
+        self._poll_seconds = poll_seconds
+        self._refreshing = threading.Lock()
+        self._stopped = threading.Event()
+        self._current: Deployment | None = None
+        self.last_look = Look(0.0, None)
+
+    @property
+    def current(self) -> Deployment:
+        """The deployment in service.
+
+        Raises
+        ------
+        NoModel
+            No version stands under the prod alias, or it could not be loaded yet.
+        """
+        deployment = self._current
+        if deployment is None:
+            why = self.last_look.problem or f"no version of {self._registry.name} has the alias {self._prod_alias}"
+            raise NoModel(
+                f"no model to serve yet: {why}. Trigger the DAG drift_retrain_ab_pipeline, or run `make retrain`."
+            )
+        return deployment
+
+    def refresh(self) -> None:
+        """Look at the registry and swap if an alias moved; failures keep what is in service."""
+        with self._refreshing:
+            try:
+                problem = self._swap()
+            except CrossfadeError as error:
+                self._note(str(error), at=self.last_look.at)
+            else:
+                self._note(problem, at=time.time())
+
+    def tell_other_workers(self) -> None:
+        """Make every worker on this machine look within a fraction of a second."""
+        self._signal.parent.mkdir(parents=True, exist_ok=True)
+        self._signal.touch()
+
+    def start(self) -> None:
+        """Follow the registry from a background thread until `stop`."""
+        threading.Thread(target=self._follow, name="crossfade-reload", daemon=True).start()
+
+    def stop(self) -> None:
+        """End the background thread."""
+        self._stopped.set()
+
+    def _follow(self) -> None:
+        seen, due = self._signal_time(), 0.0
+        while not self._stopped.wait(min(_SIGNAL_SECONDS, self._poll_seconds)):
+            signalled = self._signal_time()
+            if signalled != seen or time.monotonic() >= due:
+                seen, due = signalled, time.monotonic() + self._poll_seconds
+                self.refresh()
+
+    def _signal_time(self) -> int:
+        try:
+            return self._signal.stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+    def _swap(self) -> str | None:
+        """Bring the deployment up to date; return what is wrong with staging, if anything is."""
+        prod_version = self._registry.at(self._prod_alias)
+        staging_version = self._registry.at(self._staging_alias)
+        if prod_version is None:
+            return f"no version of {self._registry.name} has the alias {self._prod_alias}"
+        prod = self._load(prod_version)
+        staging, problem = None, None
+        if staging_version is not None and staging_version.number != prod_version.number:
+            try:
+                staging = self._load_challenger(staging_version, prod)
+            except ModelUnusable as error:
+                problem = f"staging is left out, prod serves everybody: {error}"
+        fresh = Deployment(
+            self._registry.name,
+            Arm("A", self._prod_alias, prod),
+            Arm("B", self._staging_alias, staging) if staging else None,
+        )
+        if fresh != self._current:
+            self._current = fresh
+            _log.info(
+                "serving prod v%s, staging v%s", prod_version.number, fresh.staging.version if fresh.staging else "none"
+            )
+        return problem
+
+    def _load(self, version: Version) -> LoadedModel:
+        """Return a version's model, from memory if an arm has it already."""
+        arms = (self._current.prod, self._current.staging) if self._current else ()
+        for arm in arms:
+            if arm is not None and arm.version == version.number and arm.loaded.version.run_id == version.run_id:
+                return arm.loaded
+        loaded = self._registry.load(version)
+        _try_out(loaded)
+        return loaded
+
+    def _load_challenger(self, version: Version, prod: LoadedModel) -> LoadedModel:
+        loaded = self._load(version)
+        if set(loaded.model.schema.names) != set(prod.model.schema.names):
+            raise ModelUnusable(
+                f"version {version.number} takes {', '.join(loaded.model.schema.names)}, "
+                f"but prod takes {', '.join(prod.model.schema.names)}"
+            )
+        return loaded
+
+    def _note(self, problem: str | None, at: float) -> None:
+        if problem and problem != self.last_look.problem:
+            _log.warning("%s", problem)
+        self.last_look = Look(at, problem)
+
+
+def _try_out(loaded: LoadedModel) -> None:
+    """Answer one row before any user does: it warms the model up and proves that it works here."""
+    try:
+        loaded.model.predict([[0.0] * len(loaded.model.schema.names)])
+    except Exception as error:
+        raise ModelUnusable(f"version {loaded.version.number} fails on a trial row: {error}") from error
