@@ -1,0 +1,67 @@
+"""Shared fixtures: settings in a temporary home, and a real MLflow registry with small real models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow.models import infer_signature
+from sklearn.base import BaseEstimator
+from sklearn.linear_model import LogisticRegression
+
+from crossfade.data import load_table
+from crossfade.registry import Registry, Version
+from crossfade.settings import Settings, load_settings
+
+os.environ.setdefault("PYCARET_CUSTOM_LOGGING_PATH", os.devnull)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a new installation in an empty folder, MLflow in a database of its own, nobody at the router."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("CROSSFADE_HOME", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("ROUTER_URL", "http://127.0.0.1:9")  # discard: nobody answers
+    return load_settings()
+
+
+@pytest.fixture
+def registry(settings: Settings) -> Registry:
+    """An empty registry in that installation."""
+    registry = Registry(settings.mlflow_tracking_uri, settings.reg_model_name)
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("tests", f"file://{settings.crossfade_home}/mlruns"))
+    return registry
+
+
+@pytest.fixture
+def register(registry: Registry) -> Callable[..., Version]:
+    """Train a small real model on Iris and register it; `aliases` are put on it."""
+
+    def make(*aliases: str, model: BaseEstimator | None = None, columns: list[str] | None = None) -> Version:
+        frame = load_table("iris", "target").frame
+        features, target = frame.drop(columns="target"), frame["target"]
+        if columns is not None:
+            features = features.set_axis(columns, axis=1)
+        fitted = (model or LogisticRegression(max_iter=500)).fit(features, target)
+        with mlflow.start_run() as run:
+            info = mlflow.sklearn.log_model(
+                fitted,
+                name="model",
+                serialization_format="cloudpickle",
+                pip_requirements=["scikit-learn"],
+                signature=infer_signature(features, pd.Series(target)),
+                metadata={"classes": [0, 1, 2]},
+            )
+        version = registry.register(run.info.run_id, info.model_uri, {})
+        for alias in aliases:
+            found = registry.at(alias)
+            registry.move(alias, version.number, expected=found.number if found else None)
+        return version
+
+    return make
