@@ -14,11 +14,12 @@ import sys
 from typing import Annotated, Any
 
 import mlflow
+import pandas as pd
 import requests
 import typer
 
 from crossfade.data import load_table
-from crossfade.errors import CrossfadeError
+from crossfade.errors import CrossfadeError, ModelUnusable
 from crossfade.loop import promote
 from crossfade.loop.automl import PyCaretTrainer
 from crossfade.loop.drift import PREDICTION, PROBABILITY, DriftReport, DriftRule
@@ -75,14 +76,7 @@ def check_drift(
     settings = _settings(psi_threshold=psi_threshold, drift_strength=drift_strength)
     registry = Registry(settings.mlflow_tracking_uri, settings.reg_model_name)
     prod, staging = registry.at(settings.prod_alias), registry.at(settings.staging_alias)
-    if prod is None:
-        live, report = None, DriftReport("no_reference", 0, "no version is in production: nothing to compare with")
-        new_labeled = 0
-    else:
-        reference, snapshot = read_profile(prod.run_id), read_snapshot(prod.run_id)
-        live = read_live(current_source, settings, reference.features, prod.number, settings.drift_strength)
-        report = compare_with_reference(reference, live.window, _drift_rule(settings))
-        new_labeled = int((~live.labeled[REQUEST_ID].isin(snapshot[REQUEST_ID])).sum())
+    live, report, new_labeled = _look_at_traffic(settings, prod, current_source)
     prod_number, staging_number = (version.number if version else None for version in (prod, staging))
     situation = Situation(report, prod_number, staging_number, new_labeled, force_retrain)
     decision = recommend(situation, settings.retrain_min_labeled)
@@ -130,8 +124,7 @@ def retrain(
         _log.info("run %s has trained for %s already", earlier, trigger)
         return read_json(earlier, "outcome.json")
     prod = registry.at(settings.prod_alias)
-    table = load_table(settings.dataset, settings.target)
-    known = read_snapshot(prod.run_id) if prod else table.frame.assign(**{REQUEST_ID: ""})
+    known = _known_rows(settings, prod)
     features = [name for name in known.columns if name not in (settings.target, REQUEST_ID)]
     live = read_live(current_source, settings, features, prod.number if prod else "", settings.drift_strength)
     rows = share_out(
@@ -190,6 +183,8 @@ def register_staging(trained: dict[str, Any]) -> dict[str, Any]:
     prod, staging = promote.number_at(registry, aliases.prod), promote.number_at(registry, aliases.staging)
     if staging != version.number:
         registry.move(aliases.staging, version.number, expected=staging)
+        if staging not in (None, prod):
+            registry.tag(str(staging), {STATUS: "rejected", "crossfade.decided_by": f"superseded by {version.number}"})
     if prod is None:
         promote.bootstrap(registry, aliases, version)
     experiment = Experiment.between(settings.reg_model_name, prod, version.number)
@@ -267,6 +262,16 @@ def _aliases(settings: Settings) -> promote.Aliases:
     return promote.Aliases(settings.prod_alias, settings.staging_alias, settings.previous_alias)
 
 
+def _known_rows(settings: Settings, prod: Version | None) -> pd.DataFrame:
+    """Return what prod learnt; the dataset when there is no prod, or somebody else trained it."""
+    if prod is not None:
+        try:
+            return read_snapshot(prod.run_id)
+        except ModelUnusable as error:
+            _log.warning("starting from the dataset: %s", error)
+    return load_table(settings.dataset, settings.target).frame.assign(**{REQUEST_ID: ""})
+
+
 def _drift_rule(settings: Settings) -> DriftRule:
     return DriftRule(
         psi_threshold=settings.psi_threshold,
@@ -275,6 +280,21 @@ def _drift_rule(settings: Settings) -> DriftRule:
         share=settings.drift_share,
         min_rows=settings.drift_min_rows,
     )
+
+
+def _look_at_traffic(
+    settings: Settings, prod: Version | None, current_source: str
+) -> tuple[LiveRows | None, DriftReport, int]:
+    """Return the live rows, how they compare with prod's reference, and how many labelled ones are new to prod."""
+    if prod is None:
+        return None, DriftReport("no_reference", 0, "no version is in production: nothing to compare with"), 0
+    try:
+        reference, snapshot = read_profile(prod.run_id), read_snapshot(prod.run_id)
+    except ModelUnusable as error:  # somebody made a foreign version prod
+        return None, DriftReport("no_reference", 0, str(error)), 0
+    live = read_live(current_source, settings, reference.features, prod.number, settings.drift_strength)
+    report = compare_with_reference(reference, live.window, _drift_rule(settings))
+    return live, report, int((~live.labeled[REQUEST_ID].isin(snapshot[REQUEST_ID])).sum())
 
 
 def _report_drift(

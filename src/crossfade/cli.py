@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -15,7 +16,10 @@ from rich.table import Table as Grid
 from crossfade.errors import CrossfadeError, ServiceError
 from crossfade.settings import Settings, load_settings, settings_table
 from crossfade.stack import processes
-from crossfade.stack.services import Service, embedded_services, prepare
+from crossfade.stack.services import Service, embedded_services, prepare, router_service
+
+if TYPE_CHECKING:
+    from crossfade.stack.airflow import DagRun
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 console = Console()
@@ -45,14 +49,41 @@ def down() -> None:
 def status() -> None:
     """Show what runs, where, and how much memory it takes."""
     settings = load_settings()
-    grid = Grid("service", "state", "processes", "memory", "url", "log", box=None, header_style="bold")
+    grid = Grid("service", "state", "processes", "memory", "url", box=None, header_style="bold")
     for service in embedded_services(settings):
         state = processes.state_of(service, settings.crossfade_home)
         word = "[green]healthy[/]" if state.healthy else "[red]not healthy[/]" if state.processes else "[dim]stopped[/]"
         memory = f"{state.memory_mb:.0f} MB" if state.processes else ""
-        log = _shown(service.log, settings)
-        grid.add_row(service.name, word, str(state.processes or ""), memory, service.url, log)
+        grid.add_row(service.name, word, str(state.processes or ""), memory, service.url)
     console.print(grid)
+    console.print(f"[dim]logs: {settings.var / 'logs' / 'services'}[/]")
+
+
+@cli.command()
+def run() -> None:
+    """Trigger the DAG, as Airflow's UI does, and wait for its end."""
+    from crossfade.stack.airflow import Airflow
+
+    airflow = Airflow(load_settings())
+    with console.status("the DAG runs") as shown:
+        airflow.wait_for_dag()
+        run_id = airflow.trigger()
+
+        def show(run: DagRun) -> None:
+            shown.update(f"the DAG runs: {', '.join(t for t, s in run.tasks.items() if s == 'running') or run.state}")
+
+        airflow.wait(run_id, show)
+    checked, evaluated = airflow.result(run_id, "check_drift"), airflow.result(run_id, "ab_evaluate_and_promote")
+    console.print(f"drift: {checked['verdict']}; decision {checked['decision']}: {'; '.join(checked['reasons'])}")
+    console.print(f"A/B: {evaluated['verdict']}: {'; '.join(evaluated['reasons'])}")
+
+
+@cli.command()
+def serve() -> None:
+    """Run the router alone, in the foreground."""
+    settings = load_settings()
+    command = router_service(settings).command
+    os.execv(command[0], command)  # noqa: S606 - its own command line; signals reach gunicorn itself
 
 
 @cli.command()
@@ -196,10 +227,6 @@ def _wait(service: Service, home: Path) -> None:
             service, home, _START_SECONDS, lambda waited: shown.update(f"{service.name} starts: {waited:.0f} s")
         )
     console.print(f"[green]✓[/] {service.name} is healthy at {service.url} [dim](waited {took:.0f} s)[/]")
-
-
-def _shown(path: Path, settings: Settings) -> str:
-    return str(path.relative_to(settings.crossfade_home)) if path.is_relative_to(settings.crossfade_home) else str(path)
 
 
 if __name__ == "__main__":

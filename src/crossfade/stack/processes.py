@@ -38,7 +38,7 @@ class State:
 
 def state_of(service: Service, home: Path) -> State:
     """Look at a service."""
-    found = _processes(service, home)
+    found = find(service, home)
     return State(service, len(found), bool(found) and service.is_healthy(), sum(map(_memory_mb, found)))
 
 
@@ -50,11 +50,11 @@ def start(service: Service, home: Path) -> bool:
     ServiceError
         Its port is taken by somebody else.
     """
-    found = _processes(service, home)
+    found = find(service, home)
     if any(p.pid == os.getpgid(p.pid) for p in _alive(found)) and service.is_healthy():
         return False
     stop(service, home)  # what is left of it, if anything
-    if _is_taken(service.host, service.port):
+    if is_taken(service.host, service.port):
         raise ServiceError(
             f"port {service.port} for {service.name} is taken by {_owner(service.port)}: "
             f"stop it, or set {service.port_setting} to a free port"
@@ -89,7 +89,7 @@ def wait_until_healthy(service: Service, home: Path, seconds: float, progress: C
     while not service.is_healthy():
         waited = time.monotonic() - started
         progress(waited)
-        if not _processes(service, home):
+        if not find(service, home):
             raise ServiceError(f"{service.name} ended while starting.{_last_lines(service.log)}")
         if waited > seconds:
             raise ServiceError(f"{service.name} is not healthy after {seconds:.0f} s.{_last_lines(service.log)}")
@@ -99,13 +99,13 @@ def wait_until_healthy(service: Service, home: Path, seconds: float, progress: C
 
 def stop(service: Service, home: Path, grace_seconds: float = 25) -> int:
     """Stop every process of a service, by force after the grace period; return how many there were."""
-    found = _processes(service, home)
+    found = find(service, home)
     groups = {os.getpgid(p.pid) for p in _alive(found)}
     for group in groups:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, signal.SIGTERM)
     deadline = time.monotonic() + grace_seconds
-    while (left := _processes(service, home)) and time.monotonic() < deadline:
+    while (left := find(service, home)) and time.monotonic() < deadline:
         time.sleep(0.2)
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -114,7 +114,7 @@ def stop(service: Service, home: Path, grace_seconds: float = 25) -> int:
     return len(found)
 
 
-def _processes(service: Service, home: Path) -> list[psutil.Process]:
+def find(service: Service, home: Path) -> list[psutil.Process]:
     """Return the live processes that carry the service's marks."""
     found = []
     for process in psutil.process_iter():
@@ -141,7 +141,8 @@ def _memory_mb(process: psutil.Process) -> float:
     return float(getattr(memory, "pss", memory.rss)) / 2**20
 
 
-def _is_taken(host: str, port: int) -> bool:
+def is_taken(host: str, port: int) -> bool:
+    """Tell whether somebody listens on a port."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -37,7 +37,7 @@ class Service:
 
 def embedded_services(settings: Settings) -> list[Service]:
     """Return the services in the order in which they start."""
-    return [_mlflow(settings), _airflow(settings), _router(settings)]
+    return [_mlflow(settings), _airflow(settings), router_service(settings)]
 
 
 def prepare(settings: Settings) -> None:
@@ -88,7 +88,8 @@ def _airflow(settings: Settings) -> Service:
     return _service(settings, "airflow", command, environment, url, settings.airflow_port, lambda: _airflow_works(url))
 
 
-def _router(settings: Settings) -> Service:
+def router_service(settings: Settings) -> Service:
+    """Return the router under gunicorn."""
     command = (
         *_python("gunicorn", "app:create_app()"),
         *("--bind", f"{settings.bind_host}:{settings.router_port}", "--worker-class", "gthread"),

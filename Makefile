@@ -1,0 +1,65 @@
+.DEFAULT_GOAL := help
+.PHONY: help sync up down status demo test check run run-drift retrain evaluate serve verify simulate bench lock clean
+
+CROSSFADE := .venv/bin/crossfade
+STAMP := .venv/.synced
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' Makefile
+
+sync: $(STAMP) ## make .venv with every pinned package (done by all targets that need it)
+
+$(STAMP): requirements.txt pyproject.toml infra/setup.sh
+	@sh infra/setup.sh
+	@touch $(STAMP)
+
+up: sync ## start MLflow, Airflow and the router, and wait until they are healthy
+	@$(CROSSFADE) up
+
+down: sync ## stop them, leaving nothing behind
+	@$(CROSSFADE) down
+
+status: sync ## show what runs
+	@$(CROSSFADE) status
+
+demo: sync ## play the whole loop: drift, retrain, A/B test, promotion
+	@$(CROSSFADE) demo
+
+check: sync ## check style and types
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+test: check ## run style, types and every test, the real stack included
+	.venv/bin/pytest
+
+run: up ## start the stack and trigger the DAG once
+	@$(CROSSFADE) run
+
+run-drift: sync ## check live traffic for drift (exit code 2: too little data for a verdict)
+	@$(CROSSFADE) drift
+
+retrain: sync ## train a challenger now and register it
+	@$(CROSSFADE) retrain
+
+evaluate: sync ## evaluate the running A/B test now
+	@$(CROSSFADE) evaluate
+
+serve: sync ## run the router alone, in the foreground
+	@$(CROSSFADE) serve
+
+verify: sync ## check every report against the manifest's digests
+	@$(CROSSFADE) verify
+
+simulate: sync ## send 1000 labelled requests to the router (ARGS="--drift 0.5 --rows 5000")
+	@$(CROSSFADE) simulate $(ARGS)
+
+bench: sync ## measure, each benchmark beside what it is compared with
+	@for file in benchmarks/*.py; do echo "== $$file"; .venv/bin/python $$file || exit 1; done
+
+lock: sync ## pin requirements.txt anew from pyproject.toml (needs uv)
+	uv pip compile pyproject.toml --extra loop --extra dev --python-version 3.11 --generate-hashes \
+		--no-annotate --no-header --quiet --output-file requirements.txt
+
+clean: down ## forget everything: models, logs, reports
+	rm -rf var

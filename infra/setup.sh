@@ -1,0 +1,40 @@
+#!/bin/sh
+# Makes .venv: Python 3.11 and every package of requirements.txt, checked against its hash.
+# Needs python3; brings uv itself. What only a system package gives is installed as root, or said in one line.
+set -eu
+cd "$(dirname "$0")/.."
+UV_VERSION=0.13.8
+
+need_packages() {
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "setup: installing $*"
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+    else
+        echo "setup: please run: sudo apt-get install -y $*   and then this again" >&2
+        exit 1
+    fi
+}
+
+# LightGBM links against OpenMP, which no Python package brings.
+python3 -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null || need_packages libgomp1
+
+if command -v uv >/dev/null; then
+    UV=uv
+else
+    UV=.cache/uv/bin/uv
+    if [ ! -x "$UV" ]; then
+        python3 -c 'import ensurepip, venv' 2>/dev/null || need_packages python3-venv
+        echo "setup: installing uv"
+        python3 -m venv .cache/uv
+        .cache/uv/bin/pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
+    fi
+fi
+
+echo "setup: installing packages into .venv"
+[ -x .venv/bin/python ] || "$UV" venv --quiet --python 3.11 .venv || {
+    echo "setup: no Python 3.11 found, and none could be fetched; please install python3.11 and run this again" >&2
+    exit 1
+}
+"$UV" pip sync --quiet --require-hashes requirements.txt --python .venv/bin/python
+"$UV" pip install --quiet --no-deps --no-build-isolation --editable . --python .venv/bin/python
+echo "setup: done"

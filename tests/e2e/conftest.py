@@ -1,0 +1,99 @@
+"""One real stack for all end-to-end tests: Airflow, MLflow and gunicorn on free ports, state in a temporary folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from crossfade.settings import Settings, load_settings
+from crossfade.stack.airflow import Airflow
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running installation, driven as a user drives it: by the command line and over HTTP."""
+
+    settings: Settings
+    environment: dict[str, str]
+    airflow: Airflow
+
+    def crossfade(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `crossfade ...` and return what it printed."""
+        command = [str(Path(sys.executable).with_name("crossfade")), *arguments]
+        done = subprocess.run(
+            command, env=self.environment, cwd=self.settings.crossfade_home, capture_output=True, text=True, check=False
+        )
+        if check and done.returncode:
+            raise AssertionError(
+                f"crossfade {' '.join(arguments)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+            )
+        return done
+
+    def predict(self, **body: Any) -> dict[str, Any]:
+        """POST /predict on a connection of its own, so that any worker may answer."""
+        answer = requests.post(f"{self.settings.router_url}/predict", json=body, timeout=30)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def health(self) -> dict[str, Any]:
+        """GET /health of one worker."""
+        return dict(requests.get(f"{self.settings.router_url}/health", timeout=30).json())
+
+    def set_split(self, share: float) -> None:
+        """POST /config."""
+        answer = requests.post(f"{self.settings.router_url}/config", json={"ab_split_b": share}, timeout=30)
+        assert answer.status_code == 200, answer.text
+
+    def run_dag(self, **conf: Any) -> str:
+        """Trigger the DAG through Airflow's REST API and wait until it has succeeded."""
+        run_id = self.airflow.trigger(conf)
+        self.airflow.wait(run_id, lambda run: None)
+        return run_id
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that was started by `crossfade up`; stopped by `crossfade down` at the end."""
+    home = tmp_path_factory.mktemp("home")
+    router, mlflow, airflow = _free_ports(3)
+    mine = {
+        "CROSSFADE_HOME": str(home),
+        "ROUTER_PORT": str(router),
+        "MLFLOW_PORT": str(mlflow),
+        "AIRFLOW_PORT": str(airflow),
+        "AUTOML_MODELS": "lr,nb,knn,dt",
+        "COLUMNS": "200",
+    }
+    known = {name.upper() for name in Settings.model_fields}
+    environment = {name: value for name, value in os.environ.items() if name not in known} | mine
+    with pytest.MonkeyPatch.context() as patch:
+        for name in known:
+            patch.delenv(name, raising=False)
+        for name, value in mine.items():
+            patch.setenv(name, value)
+        settings = load_settings()
+        running = Stack(settings, environment, Airflow(settings))
+        try:
+            running.crossfade("up")
+            yield running
+        finally:
+            running.crossfade("down")
