@@ -3,6 +3,7 @@
 
 CROSSFADE := .venv/bin/crossfade
 STAMP := .venv/.synced
+COMPILE := uv pip compile --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -57,9 +58,11 @@ simulate: sync ## send 1000 labelled requests to the router (ARGS="--drift 0.5 -
 bench: sync ## measure, each benchmark beside what it is compared with
 	@for file in benchmarks/*.py; do echo "== $$file"; .venv/bin/python $$file || exit 1; done
 
-lock: sync ## pin requirements.txt anew from pyproject.toml (needs uv)
-	uv pip compile pyproject.toml --extra loop --extra dev --python-version 3.11 --generate-hashes \
-		--no-annotate --no-header --quiet --output-file requirements.txt
+lock: ## pin the requirements files anew from pyproject.toml (needs uv)
+	$(COMPILE) pyproject.toml --extra loop --extra postgres --extra dev --output-file requirements.txt
+	$(COMPILE) pyproject.toml --constraints requirements.txt --output-file infra/requirements/router.txt
+	$(COMPILE) pyproject.toml --constraints requirements.txt --extra loop --extra postgres --output-file infra/requirements/airflow.txt
+	$(COMPILE) --group mlflow-server --constraints requirements.txt --output-file infra/requirements/mlflow.txt
 
 clean: down ## forget everything: models, logs, reports
 	rm -rf var

@@ -131,7 +131,11 @@ def retrain(
         known, live.labeled, settings.target, settings.retrain_min_labeled, settings.holdout_share, settings.automl_seed
     )
     if rows.left_out:
-        _log.warning("%d labelled rows left out: their label is no class of %s", rows.left_out, settings.target)
+        _log.warning(
+            "%d labelled rows left out: their label is no class of %s, or a new and rare one",
+            rows.left_out,
+            settings.target,
+        )
     trainer = PyCaretTrainer(settings.automl_model_ids, settings.automl_folds, settings.automl_seed)
     champion = registry.load(prod).model if prod else None
     candidate, gate = train_challenger(rows, settings.target, trainer, champion, settings.gate_max_recall_drop)
@@ -180,6 +184,9 @@ def register_staging(trained: dict[str, Any]) -> dict[str, Any]:
         registry.tag(version.number, {STATUS: "rejected", "crossfade.decided_by": "champion gate"})
         _log.info("version %s is registered as rejected: %s", version.number, "; ".join(trained["reasons"]))
         return {"version": version.number, "status": "rejected", "bootstrapped": False}
+    if version.status not in ("candidate", "staging"):
+        _log.info("version %s is %s already: decided since", version.number, version.status)
+        return {"version": version.number, "status": version.status, "bootstrapped": False}
     prod, staging = promote.number_at(registry, aliases.prod), promote.number_at(registry, aliases.staging)
     if staging != version.number:
         registry.move(aliases.staging, version.number, expected=staging)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 from mlflow.models import infer_signature
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
@@ -20,14 +22,23 @@ from crossfade.settings import Settings, load_settings
 os.environ.setdefault("PYCARET_CUSTOM_LOGGING_PATH", os.devnull)
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with its tables made: making them anew for every test costs seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_registered_models()
+    return path
+
+
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings of a new installation in an empty folder, MLflow in a database of its own, nobody at the router."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("CROSSFADE_HOME", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("ROUTER_URL", "http://127.0.0.1:9")  # discard: nobody answers
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
     return load_settings()
 
 

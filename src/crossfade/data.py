@@ -91,5 +91,5 @@ def read_table(path: Path, features: list[str]) -> pd.DataFrame:
         raise DataError(f"{path} has no column {', '.join(missing)}; the model takes {', '.join(features)}")
     try:
         return frame.astype(dict.fromkeys(features, np.float64))
-    except ValueError as error:
-        raise DataError(f"{path} holds text where the model takes numbers: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path} holds dates or text where the model takes numbers: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,4 +57,5 @@ class SklearnModel:
                 return [Prediction(label, None) for label in labels]
             shares = np.asarray(self.pipeline.predict_proba(frame), dtype=np.float64)
         column = {label: index for index, label in enumerate(self.classes)}
-        return [Prediction(label, float(shares[i, column[label]])) for i, label in enumerate(labels)]
+        chosen = [float(shares[i, column[label]]) for i, label in enumerate(labels)]
+        return [Prediction(label, p if math.isfinite(p) else None) for label, p in zip(labels, chosen, strict=True)]

@@ -26,7 +26,7 @@ from mlflow.protos.databricks_pb2 import (
     ErrorCode,
 )
 
-from crossfade.errors import AliasMoved, ModelUnusable, RegistryUnavailable
+from crossfade.errors import AliasMoved, CrossfadeError, ModelUnusable, RegistryUnavailable
 from crossfade.model import SklearnModel
 from crossfade.schema import FeatureSchema
 
@@ -159,14 +159,14 @@ class Registry:
         AliasMoved
             Somebody else moved it meanwhile.
         """
-        self._check(alias, expected)
+        self.expect(alias, expected)
         with self._reachable():
             self._client.set_registered_model_alias(self.name, alias, to)
         _log.info("alias %s: version %s -> %s", alias, expected or "none", to)
 
     def drop(self, alias: str, expected: str) -> None:
         """Take an alias away, if it still points where the caller saw it."""
-        self._check(alias, expected)
+        self.expect(alias, expected)
         with self._reachable():
             self._client.delete_registered_model_alias(self.name, alias)
         _log.info("alias %s: version %s -> none", alias, expected)
@@ -181,18 +181,23 @@ class Registry:
         ModelUnusable
             The artifact is missing or broken, or says nothing about its features or classes.
         """
-        with tempfile.TemporaryDirectory(prefix="crossfade-model-") as folder:
-            with self._reachable():
-                try:
-                    uri = f"models:/{self.name}/{version.number}"
-                    path = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
-                except (MlflowException, OSError) as error:
-                    if _is_down(error):
-                        raise
-                    raise ModelUnusable(f"version {version.number}: its files cannot be fetched: {error}") from error
-            return _load(path, version)
+        with self._reachable(), tempfile.TemporaryDirectory(prefix="crossfade-model-") as folder:
+            return _load(self._fetch(version, folder), version)
 
-    def _check(self, alias: str, expected: str | None) -> None:
+    def _fetch(self, version: Version, folder: str) -> Path:
+        uri = f"models:/{self.name}/{version.number}"
+        try:
+            path = mlflow.artifacts.download_artifacts(
+                artifact_uri=uri, dst_path=folder, tracking_uri=self._uri, registry_uri=self._uri
+            )
+        except (MlflowException, OSError) as error:
+            if _is_down(error):
+                raise
+            raise ModelUnusable(f"version {version.number}: its files cannot be fetched: {error}") from error
+        return Path(path)
+
+    def expect(self, alias: str, expected: str | None) -> None:
+        """Raise AliasMoved unless an alias points where the caller saw it."""
         found = self.at(alias)
         number = found.number if found else None
         if number != expected:
@@ -203,15 +208,17 @@ class Registry:
 
     @contextmanager
     def _reachable(self) -> Iterator[None]:
+        """Turn whatever MLflow's client raises (HTTP, database or file errors) into one error of ours."""
         try:
             yield
-        except (MlflowException, OSError) as error:
-            if _is_down(error):
-                _log.debug("%s", error)
-                raise RegistryUnavailable(
-                    f"MLflow at {self._uri} does not answer; start it (`crossfade up`) or correct MLFLOW_TRACKING_URI"
-                ) from error
+        except CrossfadeError:
             raise
+        except Exception as error:
+            _log.debug("%s", error)
+            what = "does not answer" if _is_down(error) else f"failed ({str(error).splitlines()[0][:200]})"
+            raise RegistryUnavailable(
+                f"MLflow at {self._uri} {what}; start it (`crossfade up`) or correct MLFLOW_TRACKING_URI"
+            ) from error
 
 
 def _version(found: ModelVersion) -> Version:

@@ -6,23 +6,18 @@ a label that came later is joined when the log is read.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import os
-import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pyarrow import csv as pa_csv
 
-from crossfade.errors import LogUnavailable
+from crossfade.appendonly import AppendOnlyCsv
 
 
 def utc_now() -> str:
@@ -78,6 +73,14 @@ class LogContents:
     """Lines that are no rows: torn by a crash or damaged. They are left out and counted."""
     orphan_labels: int
     """Late labels whose request the log does not hold."""
+
+    def of_experiment(self, experiment_id: str) -> LogContents:
+        """Return the rows of one experiment only."""
+        return replace(self, rows=self.rows[self.rows["experiment_id"] == experiment_id])
+
+    def of_model(self, name: str) -> LogContents:
+        """Return the rows of one registered model only."""
+        return replace(self, rows=self.rows[self.rows["model"] == name])
 
     def labeled(self) -> pd.DataFrame:
         """Answered rows whose label is known, one per request id (the newest)."""
@@ -137,8 +140,8 @@ class CsvRequestLog:
     """
 
     def __init__(self, path: Path, labels_path: Path) -> None:
-        self._rows = _AppendOnlyCsv(path, COLUMNS)
-        self._labels = _AppendOnlyCsv(labels_path, LABEL_COLUMNS)
+        self._rows = AppendOnlyCsv(path, COLUMNS)
+        self._labels = AppendOnlyCsv(labels_path, LABEL_COLUMNS)
 
     def append(self, rows: Sequence[LogRow]) -> None:
         """Store rows with one write."""
@@ -153,100 +156,6 @@ class CsvRequestLog:
         rows, torn_rows = self._rows.read()
         labels, torn_labels = self._labels.read()
         return _join(rows, labels, set_aside=torn_rows + torn_labels)
-
-
-class _AppendOnlyCsv:
-    """One CSV file with a header; every append is a single write on an O_APPEND descriptor.
-
-    No value holds a line break (the API refuses them and JSON escapes them), so a line is a row and a row torn by a
-    crash spoils itself only.
-    """
-
-    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
-        self._path = path
-        self._columns = columns
-        self._descriptor: int | None = None
-        self._lock = threading.Lock()
-
-    def append(self, rows: Sequence[Mapping[str, str]]) -> None:
-        text = io.StringIO()
-        csv.DictWriter(text, self._columns, lineterminator="\n").writerows(rows)
-        data = text.getvalue().encode()
-        try:
-            written = os.write(self._open(), data)
-        except OSError as error:
-            raise LogUnavailable(
-                f"{self._path} cannot be written: {error.strerror}. Free space or fix its rights."
-            ) from error
-        if written != len(data):
-            raise LogUnavailable(f"{self._path} took {written} of {len(data)} bytes: the disk is full. Free space.")
-
-    def _open(self) -> int:
-        """Return a descriptor of the file that stands at the path now (it may have been moved away meanwhile)."""
-        with self._lock:
-            if self._descriptor is not None and self._is_current(self._descriptor):
-                return self._descriptor
-            self._create()
-            stale, self._descriptor = self._descriptor, os.open(self._path, os.O_WRONLY | os.O_APPEND)
-            if stale is not None:
-                os.close(stale)
-            return self._descriptor
-
-    def _is_current(self, descriptor: int) -> bool:
-        try:
-            return os.path.samestat(self._path.stat(), os.fstat(descriptor))
-        except FileNotFoundError:
-            return False
-
-    def _create(self) -> None:
-        """Make the file with its header in one step, so that no process ever sees, or writes, a second header."""
-        if self._path.exists():
-            return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}.{threading.get_ident()}")
-        draft.write_text(",".join(self._columns) + "\n")
-        try:
-            os.link(draft, self._path)
-        except FileExistsError:
-            pass  # another process was first, with the same header
-        finally:
-            draft.unlink()
-
-    def read(self) -> tuple[pd.DataFrame, int]:
-        """Return every whole row, all columns as text, and how many lines were set aside."""
-        try:
-            data = self._path.read_bytes()
-        except FileNotFoundError:
-            data = b""
-        except OSError as error:
-            raise LogUnavailable(f"{self._path} cannot be read: {error.strerror}. Fix its rights.") from error
-        if not data:
-            return pd.DataFrame(columns=list(self._columns), dtype=object), 0
-        lines = data.split(b"\n")
-        torn = [lines.pop()]  # what follows the last line break: nothing, or a row cut short
-        # Whole rows hold an even number of quotes; an odd one would swallow the rows after it.
-        whole = [line for line in lines[1:] if line.count(b'"') % 2 == 0]
-        torn_lines = len(lines[1:]) - len(whole) + sum(map(bool, torn))
-        return self._parse(lines[:1] + whole, torn_lines)
-
-    def _parse(self, lines: list[bytes], torn_lines: int) -> tuple[pd.DataFrame, int]:
-        header = ",".join(self._columns).encode()
-        if lines[:1] != [header]:
-            raise LogUnavailable(
-                f"{self._path} does not start with this version's columns ({header.decode()}). Move the file away."
-            )
-        other_width: list[pa_csv.InvalidRow] = []
-
-        def set_aside(row: pa_csv.InvalidRow) -> str:
-            other_width.append(row)
-            return "skip"
-
-        table = pa_csv.read_csv(
-            pa.BufferReader(b"\n".join(lines) + b"\n"),
-            parse_options=pa_csv.ParseOptions(invalid_row_handler=set_aside),
-            convert_options=pa_csv.ConvertOptions(column_types=_text_schema(self._columns), strings_can_be_null=False),
-        )
-        return table.to_pandas(), torn_lines + len(other_width)
 
 
 def _texts(record: LogRow | LateLabel) -> dict[str, str]:
@@ -285,9 +194,18 @@ def features_frame(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     DataFrame
         Shape (rows, features), on the rows' own index.
     """
-    unpacked = pd.DataFrame([json.loads(text) for text in rows["features_json"]], index=rows.index)
+    unpacked = pd.DataFrame([_object(text) for text in rows["features_json"]], index=rows.index)
     return pd.DataFrame(
         {name: pd.to_numeric(unpacked[name], errors="coerce") if name in unpacked else np.nan for name in names},
         index=rows.index,
         dtype="float64",
     )
+
+
+def _object(text: str) -> dict[str, Any]:
+    """Read a JSON object; what is none holds no feature."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

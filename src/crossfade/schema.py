@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from crossfade.errors import InvalidInput
 
+LARGEST = 3.4e38
+"""Largest feature: trees compare in 32 bits, and scikit-learn's raise above it."""
+
 
 @dataclass(frozen=True)
 class FeatureSchema:
@@ -77,8 +80,10 @@ def label_text(label: object, field: str = "label") -> str:
     if isinstance(label, bool):
         return str(int(label))
     if isinstance(label, float) and label.is_integer():
-        return str(int(label))
+        label = int(label)
     if isinstance(label, int):
+        if abs(label) >= 2**63:
+            raise InvalidInput(field, "is too large; allowed: a class label, as text or as a whole number of 64 bits")
         return str(label)
     if isinstance(label, str):
         return plain_text(label, field)
@@ -105,13 +110,11 @@ def _number(value: object, field: str) -> float:
         raise InvalidInput(field, "is null; allowed: a number, as training had no missing values here")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidInput(field, f"is {_kind(value)}; allowed: a number")
-    try:
-        number = float(value)
-    except OverflowError:
-        raise InvalidInput(field, "is too large for a number of 64 bits") from None
-    if not math.isfinite(number):
-        raise InvalidInput(field, f"is {number}; allowed: a finite number")
-    return number
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidInput(field, f"is {value}; allowed: a finite number")
+    if not -LARGEST <= value <= LARGEST:
+        raise InvalidInput(field, f"is too large; allowed: a number from {-LARGEST:.1e} to {LARGEST:.1e}")
+    return float(value)
 
 
 def _kind(value: object) -> str:
@@ -121,7 +124,7 @@ def _kind(value: object) -> str:
     if isinstance(value, bool):
         return f"the boolean {str(value).lower()}"
     if isinstance(value, (int, float)):
-        return f"the number {value!r:.40}"
+        return f"the number {value}" if abs(value) < LARGEST else "the number (huge)"
     if isinstance(value, str):
         return f"the text {_shown(value)!r}"
     return "an object" if isinstance(value, Mapping) else "a list"

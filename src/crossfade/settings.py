@@ -130,6 +130,20 @@ class Settings(BaseSettings):
         "var/logs/ab_reports/ab_eval_latest.json"
     )
 
+    @field_validator("automl_models", mode="after")
+    @classmethod
+    def _some_models(cls, models: str) -> str:
+        if not models.replace(",", "").strip():
+            raise ValueError("name at least one PyCaret model id, for example lr,rf")
+        return models
+
+    @field_validator("router_api_token", "router_admin_token", mode="after")
+    @classmethod
+    def _header_safe(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
+            raise ValueError("a token is printable ASCII without spaces: it has to fit into a header")
+        return token
+
     @field_validator("crossfade_home", mode="after")
     @classmethod
     def _absolute_home(cls, home: Path) -> Path:

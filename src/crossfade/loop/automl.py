@@ -51,7 +51,7 @@ class PyCaretTrainer:
 
     def train(self, train: pd.DataFrame, holdout: pd.DataFrame, target: str) -> Candidate:
         """Learn `train`; see `holdout` only in the final refit."""
-        _check_learnable(train, target)
+        _check_learnable(train, holdout, target)
         features = [name for name in train.columns if name != target]
         with _quiet_pycaret():
             from pycaret.classification import ClassificationExperiment  # takes seconds: only when it is needed
@@ -101,7 +101,10 @@ def _predictions(answers: pd.DataFrame) -> list[Prediction]:
     return [Prediction(label, float(p)) for label, p in zip(labels, answers["prediction_score"], strict=True)]
 
 
-def _check_learnable(train: pd.DataFrame, target: str) -> None:
+def _check_learnable(train: pd.DataFrame, holdout: pd.DataFrame, target: str) -> None:
+    unseen = sorted(map(str, set(holdout[target]) - set(train[target])))
+    if unseen:
+        raise DataError(f"class {', '.join(unseen)} of column {target} is held out, but not among the rows to learn")
     counts = train[target].value_counts()
     if len(counts) < 2:
         raise DataError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -120,9 +119,8 @@ def evaluate(contents: LogContents, experiment: Experiment | None, rule: Evaluat
     if experiment is None:
         reason = "no experiment is open: staging is unset, or the same version as prod"
         return Evaluation("keep", (reason,), None, rule, {}, None, None, 0, contents.set_aside)
-    rows = contents.rows[contents.rows["experiment_id"] == experiment.id]
-    labeled = contents.labeled()
-    labeled = labeled[labeled["experiment_id"] == experiment.id]
+    contents = contents.of_experiment(experiment.id)
+    rows, labeled = contents.rows, contents.labeled()
     arms = {
         variant: _arm(rows[rows["variant"] == variant], labeled[labeled["variant"] == variant], version)
         for variant, version in (("A", experiment.version_a), ("B", experiment.version_b))
@@ -182,17 +180,20 @@ def _arm(rows: pd.DataFrame, labeled: pd.DataFrame, version: str) -> Arm:
 
 
 def _allocations(rows: pd.DataFrame) -> tuple[list[Allocation], int]:
-    """Count distinct users per arm for each split that was in force, and those that met both arms under one."""
+    """Count distinct users per arm and split, and those that met both arms under one split.
+
+    A user counts once, under the first split they met: their bucket stays, so what later splits make of them is no
+    new evidence of how the split works.
+    """
     seen = pd.DataFrame({"split": rows["ab_split_b"], "variant": rows["variant"], "unit": _units(rows)})
-    allocations, both = [], 0
-    for split, group in seen.drop_duplicates().groupby("split"):
-        a, b = (set(group.loc[group["variant"] == variant, "unit"]) for variant in ("A", "B"))
-        allocations.append(Allocation(float(str(split)), len(a), len(b)))
-        both += len(a & b)
-    return allocations, both
+    met = seen.drop_duplicates()
+    both = int((met.groupby(["split", "unit"]).size() > 1).sum())
+    first = met.drop_duplicates("unit")
+    counts = first.groupby(["split", "variant"]).size().unstack(fill_value=0).reindex(columns=["A", "B"], fill_value=0)
+    return [Allocation(float(str(split)), int(row["A"]), int(row["B"])) for split, row in counts.iterrows()], both
 
 
 def _units(rows: pd.DataFrame) -> pd.Series[Any]:
-    """Return what the split hashed: the user, or the request where no user was named (a batch is one request)."""
-    requests = rows["request_id"].map(lambda request_id: re.sub(r"\.\d+$", "", request_id))
-    return rows["user_id"].where(rows["user_id"] != "", "request " + requests)
+    """Return what the split hashed: the user, or the request where none was named (a batch, of one time, is one)."""
+    request = rows["request_id"].str.replace(r"\.\d+$", "", regex=True) + " " + rows["ts_utc"].astype(str)
+    return rows["user_id"].where(rows["user_id"] != "", "request " + request)

@@ -59,9 +59,8 @@ def read_live(source: str, settings: Settings, features: list[str], prod_version
 
 
 def _from_log(settings: Settings, features: list[str], prod_version: str) -> LiveRows:
-    contents = CsvRequestLog(settings.request_log, settings.labels_log).read()
-    rows = contents.rows[(contents.rows["status"] == 200) & (contents.rows["model"] == settings.reg_model_name)]
-    newest = rows.tail(settings.drift_window_rows)
+    contents = CsvRequestLog(settings.request_log, settings.labels_log).read().of_model(settings.reg_model_name)
+    newest = contents.rows[contents.rows["status"] == 200].tail(settings.drift_window_rows)
     from_prod = newest["model_version"] == prod_version
     window = features_frame(newest, features).assign(
         **{PREDICTION: newest["prediction"].where(from_prod), PROBABILITY: newest["probability"].where(from_prod)}

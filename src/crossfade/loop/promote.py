@@ -58,6 +58,8 @@ def apply(registry: Registry, aliases: Aliases, evaluation: Evaluation, evidence
         registry.drop(aliases.staging, expected=new)
         registry.tag(new, {STATUS: "rejected", **evidence})
         return True
+    registry.expect(aliases.prod, old)  # before anything moves: a refused promotion leaves no trace
+    registry.expect(aliases.staging, new)
     previous = number_at(registry, aliases.previous)
     if previous != old:
         registry.move(aliases.previous, old, expected=previous)
@@ -86,11 +88,11 @@ def roll_back(registry: Registry, aliases: Aliases) -> tuple[str, str]:
     prod, previous = registry.at(aliases.prod), registry.at(aliases.previous)
     if prod is None or previous is None:
         raise NoModel(f"alias {aliases.previous if prod else aliases.prod} is not set: there is nothing to go back to")
-    staging = registry.at(aliases.staging)
+    if number_at(registry, aliases.staging) == prod.number != previous.number:
+        registry.drop(aliases.staging, expected=prod.number)  # first: prod must never meet it as a challenger
     registry.move(aliases.prod, previous.number, expected=prod.number)
-    if staging is not None and staging.number == prod.number:
-        registry.drop(aliases.staging, expected=prod.number)
     registry.drop(aliases.previous, expected=previous.number)
-    registry.tag(prod.number, {STATUS: "rejected", "crossfade.decided_by": "rollback"})
+    if prod.number != previous.number:  # else a roll-back that was cut short is finished
+        registry.tag(prod.number, {STATUS: "rejected", "crossfade.decided_by": "rollback"})
     registry.tag(previous.number, {STATUS: "prod"})
     return prod.number, previous.number

@@ -27,6 +27,10 @@ _log = logging.getLogger(__name__)
 _MODEL_PACKAGES = ("pycaret", "scikit-learn", "pandas", "numpy", "lightgbm", "cloudpickle")
 
 
+_MIN_NEW_CLASS_ROWS = 10
+"""Fewer rows of a class that was never seen before are taken for mistakes."""
+
+
 @dataclass(frozen=True)
 class TrainingRows:
     """Labelled rows, shared out for one retraining; each frame holds the features and the label."""
@@ -39,7 +43,7 @@ class TrainingRows:
     new: int
     """Rows that no version has learnt before."""
     left_out: int
-    """Live rows whose label no version knows how to read (text where the classes are whole numbers)."""
+    """Live rows whose label is of another kind than the known ones, or of a new class with too few rows to learn."""
 
 
 def share_out(
@@ -63,19 +67,41 @@ def share_out(
         Of the draw.
     """
     new = labeled[~labeled[REQUEST_ID].isin(known[REQUEST_ID])]
-    if pd.api.types.is_integer_dtype(known[target]):
-        numbers = pd.to_numeric(new[target], errors="coerce")
-        readable = new[numbers.notna()].assign(**{target: numbers.dropna().astype("int64")})
-    else:
-        readable = new
+    readable = _learnable(_in_kind_of(new, known[target]), known[target])
     snapshot = pd.concat([known, readable[known.columns]], ignore_index=True)
     rows = snapshot.drop(columns=REQUEST_ID)
     if len(readable) >= min_new:
         held = max(1, round(len(readable) * holdout_share))
-        train, holdout = rows.iloc[:-held], rows.iloc[-held:]
+        train, holdout = _with_every_class(rows.iloc[:-held], rows.iloc[-held:], target)
     else:
-        train, holdout = train_test_split(rows, test_size=holdout_share, random_state=seed, stratify=rows[target])
+        enough = rows[target].value_counts().min() > 1
+        train, holdout = train_test_split(
+            rows, test_size=holdout_share, random_state=seed, stratify=rows[target] if enough else None
+        )
     return TrainingRows(train, holdout, snapshot, len(readable), len(new) - len(readable))
+
+
+def _in_kind_of(new: pd.DataFrame, labels: pd.Series[Any]) -> pd.DataFrame:
+    """Give the labels, text so far, the kind of the known ones; rows whose label cannot have it are left out."""
+    if not pd.api.types.is_integer_dtype(labels):
+        return new
+    whole = new[new[labels.name].astype(str).str.fullmatch(r"-?\d{1,18}")]
+    return whole.astype({labels.name: "int64"})
+
+
+def _learnable(new: pd.DataFrame, labels: pd.Series[Any]) -> pd.DataFrame:
+    """Leave out classes that are new and rare: one mistyped label must not stop every retraining."""
+    counts = new[labels.name].value_counts()
+    rare = counts[(counts < _MIN_NEW_CLASS_ROWS) & ~counts.index.isin(labels)]
+    return new[~new[labels.name].isin(rare.index)]
+
+
+def _with_every_class(train: pd.DataFrame, holdout: pd.DataFrame, target: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Let a class that only the newest rows hold be learnt from the older half of its rows."""
+    unknown = holdout[~holdout[target].isin(train[target])]
+    older = unknown.groupby(target).cumcount() < unknown.groupby(target)[target].transform("size") / 2
+    moved = unknown[older]
+    return pd.concat([train, moved]), holdout.drop(index=moved.index)
 
 
 def train_challenger(

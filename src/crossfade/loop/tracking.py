@@ -29,13 +29,13 @@ PROFILE_FILE, SNAPSHOT_FILE = "reference_profile.json", "training_snapshot.parqu
 def start_run(experiment: str, kind: str, trigger: str) -> Iterator[mlflow.ActiveRun]:
     """Open a run of a kind; it ends FAILED when the block raises."""
     mlflow.set_experiment(experiment)
-    with mlflow.start_run(run_name=kind, tags={KIND: kind, TRIGGER: trigger}) as run:
+    with mlflow.start_run(run_name=kind, tags={KIND: kind, TRIGGER: _quotable(trigger)}) as run:
         yield run
 
 
 def find_run(experiment: str, kind: str, trigger: str) -> str | None:
     """Return the id of the finished run of this kind that this trigger made, if there is one."""
-    query = f"tags.`{KIND}` = '{kind}' and tags.`{TRIGGER}` = '{trigger}' and attributes.status = 'FINISHED'"
+    query = f"tags.`{KIND}` = '{kind}' and tags.`{TRIGGER}` = '{_quotable(trigger)}' and attributes.status = 'FINISHED'"
     found = mlflow.search_runs(experiment_names=[experiment], filter_string=query, max_results=1, output_format="list")
     return str(found[0].info.run_id) if found else None
 
@@ -83,3 +83,8 @@ def _artifact(run_id: str, name: str) -> Path:
     except (MlflowException, OSError) as error:
         hint = "train a version with Crossfade (force_retrain) and make it prod"
         raise ModelUnusable(f"run {run_id or '(none)'} has no {name}: {hint}. MLflow says: {error}") from error
+
+
+def _quotable(trigger: str) -> str:
+    """Take out what would end a string in MLflow's query language (people may name a DAG run as they like)."""
+    return trigger.replace("'", "").replace('"', "")

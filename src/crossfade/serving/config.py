@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import threading
+import time
 from pathlib import Path
 
 from crossfade.errors import LogUnavailable
@@ -27,7 +30,7 @@ class SplitConfig:
 
     def __init__(self, path: Path, default: float) -> None:
         self._path = path
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, int, int] | None = None
         self._default = default
         self._split_b = default
         self.problem: str | None = None
@@ -41,7 +44,10 @@ class SplitConfig:
         except FileNotFoundError:
             self._seen, self._split_b, self.problem = None, self._default, None
             return self._split_b
-        stamp = (found.st_ino, found.st_mtime_ns)
+        except OSError as error:
+            self.problem = f"{self._path} cannot be looked at, the split stays {self._split_b}: {error.strerror}"
+            return self._split_b
+        stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
         if stamp != self._seen:
             self._read(stamp)
         return self._split_b
@@ -55,26 +61,34 @@ class SplitConfig:
         LogUnavailable
             The file cannot be written.
         """
-        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             draft.write_text(json.dumps({"ab_split_b": share}) + "\n")
+            # The kernel's own time stamps may be milliseconds apart: two changes within one would look the same.
+            os.utime(draft, ns=(time.time_ns(), time.time_ns()))
             draft.replace(self._path)
         except OSError as error:
+            _discard(draft)
             raise LogUnavailable(
                 f"{self._path} cannot be written: {error.strerror}. The split is unchanged."
             ) from error
         _log.info("ab_split_b is now %s", share)
 
-    def _read(self, stamp: tuple[int, int]) -> None:
+    def _read(self, stamp: tuple[int, int, int]) -> None:
         """Take over the file; one that makes no sense leaves the last good share in force."""
         try:
             share = json.loads(self._path.read_text())["ab_split_b"]
             if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
                 raise ValueError(f"ab_split_b is {share!r}, not a number from 0 to 1")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             self.problem = f"{self._path} is not followed, the split stays {self._split_b}: {error!r}"
             _log.warning("%s", self.problem)
         else:
             self._split_b, self.problem = float(share), None
         self._seen = stamp
+
+
+def _discard(draft: Path) -> None:
+    with contextlib.suppress(OSError):  # the folder itself may be what is wrong
+        draft.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any, TypeVar
 
 import msgspec
@@ -10,6 +11,10 @@ from flask import Request
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from crossfade.errors import InvalidInput
+
+_log = logging.getLogger(__name__)
+
+_MOST_DIGITS = 309
 
 LabelIn = int | float | str
 
@@ -60,19 +65,30 @@ def parse(request: Request, shape: type[Body]) -> Body:
     try:
         return msgspec.json.decode(data, type=shape)
     except msgspec.ValidationError as error:
-        raise _refusal(str(error)) from None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return _parse_leniently(data, shape)
+        if "out of range" not in str(error):
+            raise _refusal(str(error)) from None
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        _log.debug("%s", error)
+    return _parse_leniently(data, shape)
 
 
 def _parse_leniently(data: bytes, shape: type[Body]) -> Body:
-    """Read JSON as Python writes it, with NaN and Infinity, so that the refusal can name the field that has them."""
+    """Read JSON as Python writes it, with NaN, Infinity and any number, so that a refusal can name the field."""
     try:
-        return msgspec.convert(json.loads(data), type=shape)
+        return msgspec.convert(json.loads(data, parse_int=_integer), type=shape)
     except msgspec.ValidationError as error:
         raise _refusal(str(error)) from None
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body is not JSON: {str(error)[:200] or 'nested too deeply'}") from None
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply") from None
+    except ValueError as error:
+        raise BadRequest(f"the body is not JSON: {str(error)[:200]}") from None
+
+
+def _integer(digits: str) -> int | float:
+    """Read a whole number; one beyond any float is infinite, for Python refuses to read thousands of digits."""
+    return int(digits) if len(digits) < _MOST_DIGITS else float(digits)
 
 
 def _refusal(message: str) -> InvalidInput:

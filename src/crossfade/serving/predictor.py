@@ -112,16 +112,15 @@ class Predictor:
         task = self._check(body, deployment.prod.loaded.model.schema)
         arm = deployment.route(task.user_id or task.request_id, split_b)
         rows = _in_order_of(arm, task.rows, deployment)
-        predictions: Sequence[Prediction] = ()
-        failure = None
+        predictions, failure = None, None
         try:
-            predictions = arm.loaded.model.predict(rows)
+            predictions = _predict(arm, rows)
         except Exception as error:  # noqa: BLE001 - a model is foreign code, it may raise anything at all
             _log.exception("version %s failed on request %s", arm.version, task.request_id)
             failure = error
         latency_ms = round((time.perf_counter() - started) * 1000, 3)
         self._log.append(_log_rows(task, deployment, arm, split_b, predictions, latency_ms))
-        if failure is not None:
+        if predictions is None:
             detail = f"version {arm.version} failed on this request (id {task.request_id}); the router's log says why"
             raise PredictionFailed(detail) from failure
         return Answer(
@@ -138,7 +137,8 @@ class Predictor:
     def _check(self, body: PredictBody, schema: FeatureSchema) -> _Task:
         request_id = uuid.uuid4().hex if body.request_id is None else plain_text(body.request_id, "request_id")
         user_id = "" if body.user_id is None else plain_text(str(body.user_id), "user_id")
-        batch = isinstance(body.features, list) and bool(body.features) and isinstance(body.features[0], (list, dict))
+        first = next((row for row in body.features if row is not None), None)
+        batch = isinstance(body.features, list) and isinstance(first, (list, dict))
         if not batch:
             if isinstance(body.label, list):
                 raise InvalidInput("label", "is a list; allowed for a single row: one label")
@@ -167,8 +167,23 @@ def _in_order_of(arm: Arm, rows: list[list[float]], deployment: Deployment) -> l
     return [[row[i] for i in order] for row in rows]
 
 
+def _predict(arm: Arm, rows: list[list[float]]) -> list[Prediction]:
+    """Ask an arm's model, and make sure that it answered each row with a label that can be logged."""
+    predictions = arm.loaded.model.predict(rows)
+    if len(predictions) != len(rows):
+        raise ValueError(f"{len(predictions)} answers to {len(rows)} rows")
+    for prediction in predictions:
+        label_text(prediction.label, "prediction")
+    return predictions
+
+
 def _log_rows(
-    task: _Task, deployment: Deployment, arm: Arm, split_b: float, predictions: Sequence[Prediction], latency_ms: float
+    task: _Task,
+    deployment: Deployment,
+    arm: Arm,
+    split_b: float,
+    predictions: Sequence[Prediction] | None,
+    latency_ms: float,
 ) -> list[LogRow]:
     """Make one log row per item; without predictions the model failed."""
     names = deployment.prod.loaded.model.schema.names

@@ -58,6 +58,7 @@ class Reloader:
         self._refreshing = threading.Lock()
         self._stopped = threading.Event()
         self._current: Deployment | None = None
+        self._unusable: dict[tuple[str, str], str] = {}
         self.last_look = Look(0.0, None)
 
     @property
@@ -77,20 +78,33 @@ class Reloader:
             )
         return deployment
 
-    def refresh(self) -> None:
-        """Look at the registry and swap if an alias moved; failures keep what is in service."""
+    def refresh(self, try_again: bool = False) -> None:
+        """Look at the registry and swap if an alias moved; failures keep what is in service.
+
+        Parameters
+        ----------
+        try_again : bool
+            Load versions anew that could not be used before; else they are left alone until their alias moves.
+        """
         with self._refreshing:
+            if try_again:
+                self._unusable.clear()
             try:
                 problem = self._swap()
-            except CrossfadeError as error:
+            except (CrossfadeError, OSError) as error:
                 self._note(str(error), at=self.last_look.at)
             else:
                 self._note(problem, at=time.time())
 
     def tell_other_workers(self) -> None:
         """Make every worker on this machine look within a fraction of a second."""
-        self._signal.parent.mkdir(parents=True, exist_ok=True)
-        self._signal.touch()
+        try:
+            self._signal.parent.mkdir(parents=True, exist_ok=True)
+            self._signal.touch()
+        except OSError as error:
+            _log.warning(
+                "%s cannot be touched (%s): other workers follow within their polling interval", self._signal, error
+            )
 
     def start(self) -> None:
         """Follow the registry from a background thread until `stop`."""
@@ -105,13 +119,13 @@ class Reloader:
         while not self._stopped.wait(min(_SIGNAL_SECONDS, self._poll_seconds)):
             signalled = self._signal_time()
             if signalled != seen or time.monotonic() >= due:
-                seen, due = signalled, time.monotonic() + self._poll_seconds
-                self.refresh()
+                told, seen, due = signalled != seen, signalled, time.monotonic() + self._poll_seconds
+                self.refresh(try_again=told)
 
     def _signal_time(self) -> int:
         try:
             return self._signal.stat().st_mtime_ns
-        except FileNotFoundError:
+        except OSError:
             return 0
 
     def _swap(self) -> str | None:
@@ -145,8 +159,15 @@ class Reloader:
         for arm in arms:
             if arm is not None and arm.version == version.number and arm.loaded.version.run_id == version.run_id:
                 return arm.loaded
-        loaded = self._registry.load(version)
-        _try_out(loaded)
+        key = (version.number, version.run_id)
+        if key in self._unusable:
+            raise ModelUnusable(self._unusable[key])
+        try:
+            loaded = self._registry.load(version)
+            _try_out(loaded)
+        except ModelUnusable as error:
+            self._unusable[key] = str(error)  # not fetched again at every look
+            raise
         return loaded
 
     def _load_challenger(self, version: Version, prod: LoadedModel) -> LoadedModel:

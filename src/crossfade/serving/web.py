@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import wraps
-from importlib.metadata import version as installed_version
 from typing import Any, cast
 
 from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from pydantic import SecretStr
 from werkzeug.exceptions import HTTPException
 
+from crossfade import __version__
 from crossfade.errors import CrossfadeError, InvalidInput, LogUnavailable, NoModel
 from crossfade.requestlog import LateLabel, RequestLog, utc_now
 from crossfade.schema import label_text, plain_text
@@ -63,8 +63,9 @@ def _guarded(token_name: str) -> Callable[[View], View]:
         def guarded() -> Response:
             token: SecretStr | None = getattr(_router(), token_name)
             if token is not None:
-                expected = f"Bearer {token.get_secret_value()}".encode()
-                if not hmac.compare_digest(request.headers.get("Authorization", "").encode(), expected):
+                scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
+                right = hmac.compare_digest(sent.strip().encode(), token.get_secret_value().encode())
+                if scheme.lower() != "bearer" or not right:
                     return _error(
                         401, "unauthorized", "send the header `Authorization: Bearer <token>` with the right token"
                     )
@@ -121,8 +122,8 @@ def change_config() -> Response:
 def reload() -> Response:
     """Look at the registry now, here and in every other worker."""
     reloader = _router().reloader
+    reloader.refresh(try_again=True)
     reloader.tell_other_workers()
-    reloader.refresh()
     return health()
 
 
@@ -172,7 +173,7 @@ def version() -> Response:
         for arm in (deployment.prod, deployment.staging)
         if arm is not None
     }
-    return jsonify({"router": installed_version("crossfade"), "experiment_id": deployment.experiment_id, "arms": arms})
+    return jsonify({"router": __version__, "experiment_id": deployment.experiment_id, "arms": arms})
 
 
 def install(app: Flask, router: Router) -> None:

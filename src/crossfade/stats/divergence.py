@@ -83,7 +83,7 @@ def ks(reference: NumericProfile, live: NumericCounts) -> Ks | None:
     Returns
     -------
     Ks or None
-        None when a side has no value.
+        None when a side has no value, or each has one: the asymptotic p-value does not exist.
     """
     n, m = reference.rows, live.rows
     if n == 0 or m == 0:
@@ -94,8 +94,10 @@ def ks(reference: NumericProfile, live: NumericCounts) -> Ks | None:
     gap_before = np.abs(before - live.below / m)
     statistic = float(max(gap_at.max(), gap_before.max()))
     larger, smaller = max(n, m), min(n, m)
-    effective = larger * smaller / (larger + smaller)  # scipy rounds this too; p-values equal its own
-    return Ks(statistic, float(np.clip(stats.kstwo.sf(statistic, np.round(effective)), 0, 1)))
+    effective = np.round(larger * smaller / (larger + smaller))  # as scipy does: p-values equal its own
+    if effective < 1:
+        return None
+    return Ks(statistic, float(np.clip(stats.kstwo.sf(statistic, effective), 0, 1)))
 
 
 def _decile_bins(reference: NumericProfile, live: NumericCounts) -> tuple[Ints, Ints]:

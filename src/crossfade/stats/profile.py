@@ -156,7 +156,7 @@ class CategoricalProfile:
         limit = RARE_SHARE * sum(counts.values())
         kept = {name: n for name, n in counts.items() if n >= limit}
         rare = sum(counts.values()) - sum(kept.values())
-        return cls({**kept, OTHER: rare} if rare else kept, missing)
+        return cls({**kept, OTHER: kept.get(OTHER, 0) + rare} if rare else kept, missing)
 
     @property
     def rows(self) -> int:
