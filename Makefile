@@ -1,12 +1,13 @@
 .DEFAULT_GOAL := help
-.PHONY: help sync up down status demo test check run run-drift retrain evaluate serve verify simulate bench lock clean
+.PHONY: help sync up down status demo test check run run-drift retrain evaluate serve verify simulate bench lock clean \
+	compose-up compose-demo compose-down compose-test
 
 CROSSFADE := .venv/bin/crossfade
 STAMP := .venv/.synced
 COMPILE := uv pip compile --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
 
 sync: $(STAMP) ## make .venv with every pinned package (done by all targets that need it)
 
@@ -57,6 +58,18 @@ simulate: sync ## send 1000 labelled requests to the router (ARGS="--drift 0.5 -
 
 bench: sync ## measure, each benchmark beside what it is compared with
 	@for file in benchmarks/*.py; do echo "== $$file"; .venv/bin/python $$file || exit 1; done
+
+compose-up: ## build and start the stack in containers, and wait until it is healthy
+	@cd infra && docker compose up --detach --build --wait
+
+compose-demo: compose-up sync ## play the demo's story against the containers
+	@$(CROSSFADE) demo --no-start
+
+compose-down: ## stop the containers; models, logs and reports stay in their volumes
+	@cd infra && docker compose down
+
+compose-test: sync ## try the containers in earnest, under a project of their own: the loop, kills under load, down and up
+	.venv/bin/pytest -m compose tests/compose
 
 lock: ## pin the requirements files anew from pyproject.toml (needs uv)
 	$(COMPILE) pyproject.toml --extra loop --extra postgres --extra dev --output-file requirements.txt

@@ -90,14 +90,17 @@ def serve() -> None:
 def demo(
     rows: Annotated[int, typer.Option(min=1, help="requests in each of the two rounds of traffic")] = 1000,
     users: Annotated[int, typer.Option(min=1, help="users they are shared out over")] = 400,
+    start: Annotated[bool, typer.Option(help="start the services first; else play on what runs")] = True,
 ) -> None:
-    """Start the stack and play the whole loop on it: drift, retrain, A/B, promotion."""
+    """Play the whole loop: drift, retrain, A/B, promotion."""
     from crossfade.stack.demo import tell  # pandas and friends: not for `crossfade status`
 
     settings = load_settings()
-    _up(settings)
+    if start:
+        _up(settings)
     tell(settings, console, rows, users)
-    console.print("The services stay up. Stop them with `make down`.")
+    if start:
+        console.print("The services stay up. Stop them with `make down`.")
 
 
 @cli.command()
