@@ -13,7 +13,6 @@ import logging
 import sys
 from typing import Annotated, Any
 
-import mlflow
 import pandas as pd
 import requests
 import typer
@@ -22,24 +21,15 @@ from crossfade.data import load_table
 from crossfade.errors import CrossfadeError, ModelUnusable
 from crossfade.loop import promote
 from crossfade.loop.automl import PyCaretTrainer
-from crossfade.loop.drift import PREDICTION, PROBABILITY, DriftReport, DriftRule
+from crossfade.loop.drift import DriftReport, DriftRule
 from crossfade.loop.drift import check_drift as compare_with_reference
-from crossfade.loop.evaluate import Evaluation, EvaluationRule, Experiment
+from crossfade.loop.evaluate import EvaluationRule, Experiment
 from crossfade.loop.evaluate import evaluate as evaluate_experiment
-from crossfade.loop.live import REQUEST_ID, LiveRows, read_live
-from crossfade.loop.policy import Recommendation, Situation, recommend
-from crossfade.loop.reports import (
-    RUNS_COLUMNS,
-    TRAIN_SUMMARY_COLUMNS,
-    ReportPaths,
-    append_line,
-    write_csv,
-    write_evidently_html,
-    write_json,
-    write_manifest,
-)
+from crossfade.loop.evidence import DriftCheck, log_evaluation, record_drift, record_evaluation, record_training
+from crossfade.loop.live import REQUEST_ID, read_live
+from crossfade.loop.policy import Situation, recommend
 from crossfade.loop.retrain import log_training, share_out, train_challenger
-from crossfade.loop.tracking import find_run, log_frame, log_json, read_json, read_profile, read_snapshot, start_run
+from crossfade.loop.tracking import find_run, log_json, read_json, read_profile, read_snapshot, start_run
 from crossfade.registry import STATUS, Registry, Version
 from crossfade.requestlog import CsvRequestLog
 from crossfade.settings import Settings, load_settings
@@ -76,13 +66,13 @@ def check_drift(
     settings = _settings(psi_threshold=psi_threshold, drift_strength=drift_strength)
     registry = Registry(settings.mlflow_tracking_uri, settings.reg_model_name)
     prod, staging = registry.at(settings.prod_alias), registry.at(settings.staging_alias)
-    live, report, new_labeled = _look_at_traffic(settings, prod, current_source)
+    check = _look_at_traffic(settings, prod, current_source)
+    report = check.report
     prod_number, staging_number = (version.number if version else None for version in (prod, staging))
-    situation = Situation(report, prod_number, staging_number, new_labeled, force_retrain)
+    situation = Situation(report, prod_number, staging_number, check.new_labeled, force_retrain)
     decision = recommend(situation, settings.retrain_min_labeled)
     with start_run(settings.mlflow_experiment, "drift", trigger) as run:
-        _report_drift(settings, prod, live, report, decision, new_labeled, run.info.run_id)
-        append_run(settings, "drift", run.info.run_id, trigger, decision.decision, "; ".join(decision.reasons))
+        record_drift(settings, check, decision, run.info.run_id, trigger)
     _log.info(
         "drift: %s (%s). Decision: %s, because %s",
         report.verdict,
@@ -163,7 +153,7 @@ def retrain(
         }
         log_json(outcome, "outcome.json")
     _log.info("%s: %s; %s", candidate.algorithm, "passed" if gate.passed else "rejected", "; ".join(gate.reasons))
-    _record_training(settings, outcome, trigger)
+    record_training(settings, outcome, trigger)
     return outcome
 
 
@@ -222,18 +212,11 @@ def evaluate_and_promote(
     rule = EvaluationRule(settings.ab_test, settings.ab_alpha, settings.ab_min_labeled, settings.ab_min_delta_acc)
     contents = CsvRequestLog(settings.request_log, settings.labels_log).read()
     evaluation = evaluate_experiment(contents, experiment, rule)
-    paths = ReportPaths.of(settings)
     with start_run(settings.mlflow_experiment, "evaluation", trigger) as run:
         report = _plain({**evaluation.to_dict(), "run_id": run.info.run_id, "trigger": trigger})
-        log_json(report, "ab_eval.json")
-        mlflow.log_metrics(_evaluation_metrics(evaluation))
-        mlflow.set_tags(
-            {"crossfade.verdict": evaluation.verdict, "crossfade.experiment": report["experiment_id"] or ""}
-        )
+        log_evaluation(evaluation, report)
         moved = promote.apply(registry, aliases, evaluation, run.info.run_id)
-    write_json(paths.evaluation, report)
-    append_run(settings, "evaluation", run.info.run_id, trigger, evaluation.verdict, "; ".join(evaluation.reasons))
-    write_manifest(paths)
+    record_evaluation(settings, report, trigger)
     if moved:
         _notify_router(settings)
     _log.info(
@@ -248,12 +231,6 @@ def roll_back() -> tuple[str, str]:
     swapped = promote.roll_back(Registry(settings.mlflow_tracking_uri, settings.reg_model_name), _aliases(settings))
     _notify_router(settings)
     return swapped
-
-
-def append_run(settings: Settings, kind: str, run_id: str, trigger: str, outcome: str, reason: str) -> None:
-    """Add a line to `tracking/runs.csv`."""
-    line = {"kind": kind, "run_id": run_id, "trigger": trigger, "outcome": outcome, "reason": reason}
-    append_line(ReportPaths.of(settings).runs, RUNS_COLUMNS, line)
 
 
 def _plain(result: dict[str, Any]) -> dict[str, Any]:
@@ -289,84 +266,17 @@ def _drift_rule(settings: Settings) -> DriftRule:
     )
 
 
-def _look_at_traffic(
-    settings: Settings, prod: Version | None, current_source: str
-) -> tuple[LiveRows | None, DriftReport, int]:
-    """Return the live rows, how they compare with prod's reference, and how many labelled ones are new to prod."""
+def _look_at_traffic(settings: Settings, prod: Version | None, current_source: str) -> DriftCheck:
     if prod is None:
-        return None, DriftReport("no_reference", 0, "no version is in production: nothing to compare with"), 0
+        nothing = DriftReport("no_reference", 0, "no version is in production: nothing to compare with")
+        return DriftCheck(None, None, nothing, 0)
     try:
         reference, snapshot = read_profile(prod.run_id), read_snapshot(prod.run_id)
     except ModelUnusable as error:  # somebody made a foreign version prod
-        return None, DriftReport("no_reference", 0, str(error)), 0
+        return DriftCheck(prod, None, DriftReport("no_reference", 0, str(error)), 0)
     live = read_live(current_source, settings, reference.features, prod.number, settings.drift_strength)
     report = compare_with_reference(reference, live.window, _drift_rule(settings))
-    return live, report, int((~live.labeled[REQUEST_ID].isin(snapshot[REQUEST_ID])).sum())
-
-
-def _report_drift(
-    settings: Settings,
-    prod: Version | None,
-    live: LiveRows | None,
-    report: DriftReport,
-    decision: Recommendation,
-    new_labeled: int,
-    run_id: str,
-) -> None:
-    """Write the drift and policy files, and log them to the open run."""
-    paths = ReportPaths.of(settings)
-    status = {
-        **report.to_dict(),
-        "model_version": prod and prod.number,
-        "log_lines_set_aside": live.set_aside if live else 0,
-        "psi_threshold": settings.psi_threshold,
-        "ks_threshold": settings.ks_threshold,
-        "alpha": settings.drift_alpha,
-        "run_id": run_id,
-    }
-    advice = {**decision.to_dict(), "drift_verdict": report.verdict, "new_labeled_rows": new_labeled, "run_id": run_id}
-    write_json(paths.drift / "drift_status.json", status)
-    write_csv(paths.drift / "drift_report.csv", report.to_frame())
-    write_json(paths.recommendation, advice)
-    log_json(status, "drift_status.json")
-    log_json(advice, "retrain_recommendation.json")
-    log_frame(report.to_frame(), "drift_report.csv")
-    if prod is not None and live is not None and report.columns:
-        html = paths.drift / "drift_report.html"
-        names = [column.feature for column in report.columns if column.feature not in (PREDICTION, PROBABILITY)]
-        write_evidently_html(html, read_snapshot(prod.run_id)[names], live.window[names])
-        mlflow.log_artifact(str(html))
-    mlflow.log_metrics({"rows": report.rows, "drifted_columns": len(report.drifted), "new_labeled_rows": new_labeled})
-    mlflow.log_metrics({f"psi/{c.feature}".translate(_METRIC_NAME): c.psi for c in report.columns if c.psi is not None})
-    mlflow.set_tags({"crossfade.verdict": report.verdict, "crossfade.decision": decision.decision})
-    write_manifest(paths)
-
-
-_METRIC_NAME = str.maketrans("()[]{}%#", "        ")  # what MLflow refuses in the name of a metric
-
-
-def _record_training(settings: Settings, outcome: dict[str, Any], trigger: str) -> None:
-    paths = ReportPaths.of(settings)
-    line = {name: outcome[name] for name in TRAIN_SUMMARY_COLUMNS if name in outcome}
-    append_line(paths.train_summary, TRAIN_SUMMARY_COLUMNS, line)
-    result = "passed" if outcome["passed"] else "rejected"
-    append_run(settings, "retrain", outcome["run_id"], trigger, result, "; ".join(outcome["reasons"]))
-    write_manifest(paths)
-
-
-def _evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
-    test, ratio = evaluation.chi_square, evaluation.sample_ratio
-    found: dict[str, float | None] = {
-        "chi2": test.statistic if test else None,
-        "p_value": test.p_value if test else None,
-        "delta_accuracy": evaluation.delta_accuracy,
-        "sample_ratio_p_value": ratio.p_value if ratio else None,
-    }
-    for variant, arm in evaluation.arms.items():
-        found |= {f"rows_{variant}": arm.rows, f"labeled_{variant}": arm.labeled, f"users_{variant}": arm.users}
-        if arm.scores is not None:
-            found |= {f"accuracy_{variant}": arm.scores.accuracy, f"f1_macro_{variant}": arm.scores.f1_macro}
-    return {name: float(value) for name, value in found.items() if value is not None}
+    return DriftCheck(prod, live, report, int((~live.labeled[REQUEST_ID].isin(snapshot[REQUEST_ID])).sum()))
 
 
 def _notify_router(settings: Settings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,5 +75,31 @@ def register(registry: Registry) -> Callable[..., Version]:
             found = registry.at(alias)
             registry.move(alias, version.number, expected=found.number if found else None)
         return version
+
+    return make
+
+
+Isolate = Callable[..., tuple[Settings, dict[str, str]]]
+
+
+@pytest.fixture(scope="session")
+def isolate() -> Isolate:
+    """Make settings, and the environment to match, of an installation in a folder of its own, on free ports."""
+
+    def make(home: Path, **given: str) -> tuple[Settings, dict[str, str]]:
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+        ports = [str(s.getsockname()[1]) for s in sockets]
+        for s in sockets:
+            s.close()
+        named = dict(zip(("ROUTER_PORT", "MLFLOW_PORT", "AIRFLOW_PORT"), ports, strict=True))
+        mine = {"CROSSFADE_HOME": str(home), **named, **given}
+        known = {name.upper() for name in Settings.model_fields}
+        environment = {name: value for name, value in os.environ.items() if name not in known} | mine
+        with pytest.MonkeyPatch.context() as patch:
+            for name in known:
+                patch.delenv(name, raising=False)
+            for name, value in mine.items():
+                patch.setenv(name, value)
+            return load_settings(), environment
 
     return make

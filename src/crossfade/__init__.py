@@ -27,7 +27,8 @@ The loops meet in two places only, the request log and the registry; `serving` a
 
 Around them: settings.py (every knob), errors.py, schema.py (features and labels from outside), model.py (a version
 ready to answer), data.py (tables), appendonly.py (the CSV files under the log), stats/ (pure statistics), loop/live.py
-(what the log says now), loop/tracking.py (MLflow runs), loop/plots.py, loop/reports.py (report files),
+(what the log says now), loop/tracking.py (MLflow runs), loop/plots.py, loop/reports.py (report files), loop/evidence.py
+(what every step leaves in both),
 serving/messages.py (bodies), serving/config.py (the split in force), serving/web.py (HTTP), stack/ (start, stop and
 drive the services), cli.py.
 

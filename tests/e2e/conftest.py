@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,10 +12,8 @@ from typing import Any
 import pytest
 import requests
 
-from crossfade.settings import Settings, load_settings
+from crossfade.settings import Settings
 from crossfade.stack.airflow import Airflow
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -62,38 +58,13 @@ class Stack:
         return run_id
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory, isolate) -> Iterator[Stack]:
     """A stack that was started by `crossfade up`; stopped by `crossfade down` at the end."""
-    home = tmp_path_factory.mktemp("home")
-    router, mlflow, airflow = _free_ports(3)
-    mine = {
-        "CROSSFADE_HOME": str(home),
-        "ROUTER_PORT": str(router),
-        "MLFLOW_PORT": str(mlflow),
-        "AIRFLOW_PORT": str(airflow),
-        "AUTOML_MODELS": "lr,nb,knn,dt",
-        "COLUMNS": "200",
-    }
-    known = {name.upper() for name in Settings.model_fields}
-    environment = {name: value for name, value in os.environ.items() if name not in known} | mine
-    with pytest.MonkeyPatch.context() as patch:
-        for name in known:
-            patch.delenv(name, raising=False)
-        for name, value in mine.items():
-            patch.setenv(name, value)
-        settings = load_settings()
-        running = Stack(settings, environment, Airflow(settings))
-        try:
-            running.crossfade("up")
-            yield running
-        finally:
-            running.crossfade("down")
+    settings, environment = isolate(tmp_path_factory.mktemp("home"), AUTOML_MODELS="lr,nb,knn,dt", COLUMNS="200")
+    running = Stack(settings, environment, Airflow(settings))
+    try:
+        running.crossfade("up")
+        yield running
+    finally:
+        running.crossfade("down")

@@ -136,7 +136,8 @@ def _screen(story: Story, settings: Settings) -> Panel:
     lines.add_row("MLflow", settings.mlflow_tracking_uri)
     lines.add_row("Airflow", f"{settings.airflow_url}/dags/{DAG_ID}  (login {settings.airflow_user})")
     lines.add_row("router", f"{settings.router_url}/health")
-    lines.add_row("reports", str(settings.report_dir))
+    if settings.report_dir.is_dir():  # with containers it is a volume
+        lines.add_row("reports", str(settings.report_dir))
     return Panel(lines, title="A model was replaced because the evidence said so", expand=False)
 
 

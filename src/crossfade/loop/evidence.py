@@ -1,0 +1,124 @@
+"""What every check, training and evaluation leaves behind: report files, and the same in its MLflow run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import mlflow
+
+from crossfade.loop.drift import PREDICTION, PROBABILITY, DriftReport
+from crossfade.loop.evaluate import Evaluation
+from crossfade.loop.live import LiveRows
+from crossfade.loop.policy import Recommendation
+from crossfade.loop.reports import (
+    RUNS_COLUMNS,
+    TRAIN_SUMMARY_COLUMNS,
+    ReportPaths,
+    append_line,
+    write_csv,
+    write_evidently_html,
+    write_json,
+    write_manifest,
+)
+from crossfade.loop.tracking import log_frame, log_json, read_snapshot
+from crossfade.registry import Version
+from crossfade.settings import Settings
+
+_METRIC_NAME = str.maketrans("()[]{}%#", "        ")  # what MLflow refuses in the name of a metric
+
+
+@dataclass(frozen=True)
+class DriftCheck:
+    """One look at live traffic."""
+
+    prod: Version | None
+    live: LiveRows | None
+    """None where there is no reference to compare with."""
+    report: DriftReport
+    new_labeled: int
+    """Labelled rows that prod has not learnt."""
+
+
+def record_drift(settings: Settings, check: DriftCheck, decision: Recommendation, run_id: str, trigger: str) -> None:
+    """Write the drift and policy files, and log them to the open run."""
+    paths, report = ReportPaths.of(settings), check.report
+    status = {
+        **report.to_dict(),
+        "model_version": check.prod.number if check.prod else None,
+        "log_lines_set_aside": check.live.set_aside if check.live else 0,
+        "psi_threshold": settings.psi_threshold,
+        "ks_threshold": settings.ks_threshold,
+        "alpha": settings.drift_alpha,
+        "run_id": run_id,
+    }
+    advice = {
+        **decision.to_dict(),
+        "drift_verdict": report.verdict,
+        "new_labeled_rows": check.new_labeled,
+        "run_id": run_id,
+    }
+    write_json(paths.drift / "drift_status.json", status)
+    write_csv(paths.drift / "drift_report.csv", report.to_frame())
+    write_json(paths.recommendation, advice)
+    log_json(status, "drift_status.json")
+    log_json(advice, "retrain_recommendation.json")
+    log_frame(report.to_frame(), "drift_report.csv")
+    if check.prod is not None and check.live is not None and report.columns:
+        html = paths.drift / "drift_report.html"
+        names = [column.feature for column in report.columns if column.feature not in (PREDICTION, PROBABILITY)]
+        write_evidently_html(html, read_snapshot(check.prod.run_id)[names], check.live.window[names])
+        mlflow.log_artifact(str(html))
+    mlflow.log_metric("rows", report.rows)
+    mlflow.log_metric("drifted_columns", len(report.drifted))
+    mlflow.log_metric("new_labeled_rows", check.new_labeled)
+    mlflow.log_metrics({f"psi/{c.feature}".translate(_METRIC_NAME): c.psi for c in report.columns if c.psi is not None})
+    mlflow.set_tags({"crossfade.verdict": report.verdict, "crossfade.decision": decision.decision})
+    _record_run(paths, "drift", run_id, trigger, decision.decision, decision.reasons)
+
+
+def record_training(settings: Settings, outcome: dict[str, Any], trigger: str) -> None:
+    """Add a training to the summaries."""
+    paths = ReportPaths.of(settings)
+    line = {name: outcome[name] for name in TRAIN_SUMMARY_COLUMNS if name in outcome}
+    append_line(paths.train_summary, TRAIN_SUMMARY_COLUMNS, line)
+    result = "passed" if outcome["passed"] else "rejected"
+    _record_run(paths, "retrain", outcome["run_id"], trigger, result, outcome["reasons"])
+
+
+def log_evaluation(evaluation: Evaluation, report: dict[str, Any]) -> None:
+    """Log an evaluation to the open run."""
+    log_json(report, "ab_eval.json")
+    mlflow.log_metrics(_metrics(evaluation))
+    mlflow.set_tags({"crossfade.verdict": evaluation.verdict, "crossfade.experiment": report["experiment_id"] or ""})
+
+
+def record_evaluation(settings: Settings, report: dict[str, Any], trigger: str) -> None:
+    """Write the report file of an evaluation."""
+    paths = ReportPaths.of(settings)
+    write_json(paths.evaluation, report)
+    _record_run(paths, "evaluation", report["run_id"], trigger, report["verdict"], report["reasons"])
+
+
+def _metrics(evaluation: Evaluation) -> dict[str, float]:
+    test, ratio = evaluation.chi_square, evaluation.sample_ratio
+    found: dict[str, float | None] = {
+        "chi2": test.statistic if test else None,
+        "p_value": test.p_value if test else None,
+        "delta_accuracy": evaluation.delta_accuracy,
+        "sample_ratio_p_value": ratio.p_value if ratio else None,
+    }
+    for variant, arm in evaluation.arms.items():
+        found |= {f"rows_{variant}": arm.rows, f"labeled_{variant}": arm.labeled, f"users_{variant}": arm.users}
+        if arm.scores is not None:
+            found |= {f"accuracy_{variant}": arm.scores.accuracy, f"f1_macro_{variant}": arm.scores.f1_macro}
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _record_run(
+    paths: ReportPaths, kind: str, run_id: str, trigger: str, outcome: str, reasons: tuple[str, ...] | list[str]
+) -> None:
+    """Add a line to `tracking/runs.csv`, and take stock of all reports."""
+    line = {"kind": kind, "run_id": run_id, "trigger": trigger, "outcome": outcome, "reason": "; ".join(reasons)}
+    append_line(paths.runs, RUNS_COLUMNS, line)
+    write_manifest(paths)
