@@ -61,7 +61,7 @@ PARAMS = {
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,
-    default_args={"retries": 1, "retry_delay": timedelta(seconds=20)},
+    default_args={"retries": 3, "retry_delay": timedelta(seconds=10)},
     params=PARAMS,
     doc_md=DOC,
     tags=["crossfade"],

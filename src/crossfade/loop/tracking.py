@@ -22,13 +22,18 @@ KIND = "crossfade.kind"
 TRIGGER = "crossfade.trigger"
 """Tag of a run: what asked for it, so that a repeated task finds its own run again."""
 
+_VIEW = ("mlflow.experimentKind", "custom_model_development")
+"""Tag of the experiment: MLflow's UI opens on the training runs, and not on chat traces."""
+
 PROFILE_FILE, SNAPSHOT_FILE = "reference_profile.json", "training_snapshot.parquet"
 
 
 @contextmanager
 def start_run(experiment: str, kind: str, trigger: str) -> Iterator[mlflow.ActiveRun]:
     """Open a run of a kind; it ends FAILED when the block raises."""
-    mlflow.set_experiment(experiment)
+    found = mlflow.set_experiment(experiment)
+    if _VIEW[0] not in found.tags:
+        mlflow.set_experiment_tag(*_VIEW)
     with mlflow.start_run(run_name=kind, tags={KIND: kind, TRIGGER: _quotable(trigger)}) as run:
         yield run
 
