@@ -5,25 +5,27 @@ set -eu
 cd "$(dirname "$0")/.."
 UV_VERSION=0.13.8
 
-need_packages() {
+missing=
+# LightGBM links against OpenMP, which no Python package brings.
+python3 -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null || missing="$missing libgomp1"
+command -v uv >/dev/null || [ -x .cache/uv/bin/uv ] \
+    || python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        echo "setup: installing $*"
-        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+        echo "setup: installing$missing"
+        # shellcheck disable=SC2086 # a list of packages
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
     else
-        echo "setup: please run: sudo apt-get install -y $*   and then this again" >&2
+        echo "setup: please run: sudo apt-get install -y$missing   and then this again" >&2
         exit 1
     fi
-}
-
-# LightGBM links against OpenMP, which no Python package brings.
-python3 -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null || need_packages libgomp1
+fi
 
 if command -v uv >/dev/null; then
     UV=uv
 else
     UV=.cache/uv/bin/uv
     if [ ! -x "$UV" ]; then
-        python3 -c 'import ensurepip, venv' 2>/dev/null || need_packages python3-venv
         echo "setup: installing uv"
         python3 -m venv .cache/uv
         .cache/uv/bin/pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
