@@ -63,7 +63,7 @@ compose-up: ## build and start the stack in containers, and wait until it is hea
 	@cd infra && docker compose up --detach --build --wait
 
 compose-demo: compose-up sync ## play the demo's story against the containers
-	@$(CROSSFADE) demo --no-start
+	@CROSSFADE_HOME=infra $(CROSSFADE) demo --no-start
 
 compose-down: ## stop the containers; models, logs and reports stay in their volumes
 	@cd infra && docker compose down
