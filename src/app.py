@@ -9,6 +9,7 @@ import logging
 
 from flask import Flask
 
+from crossfade.errors import SettingsError
 from crossfade.registry import Registry
 from crossfade.requestlog import CsvRequestLog, RequestLog
 from crossfade.serving import web
@@ -40,7 +41,10 @@ def create_app(
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s [%(process)d] %(name)s %(message)s")
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # a dead MLflow is reported once, not at every retry
-    settings = settings or load_settings()
+    try:
+        settings = settings or load_settings()
+    except SettingsError as error:
+        raise SystemExit(f"error: {error}") from None  # under gunicorn too: one line, no traceback
     registry = registry or Registry(settings.mlflow_tracking_uri, settings.reg_model_name)
     log = log or CsvRequestLog(settings.request_log, settings.labels_log)
     config = SplitConfig(settings.router_config, settings.ab_split_b)

@@ -28,13 +28,18 @@ from crossfade.loop.evaluate import evaluate as evaluate_experiment
 from crossfade.loop.evidence import DriftCheck, log_evaluation, record_drift, record_evaluation, record_training
 from crossfade.loop.live import REQUEST_ID, read_live
 from crossfade.loop.policy import Situation, recommend
+from crossfade.loop.reports import ReportPaths
 from crossfade.loop.retrain import log_training, share_out, train_challenger
 from crossfade.loop.tracking import find_run, log_json, read_json, read_profile, read_snapshot, start_run
+from crossfade.model import Model
 from crossfade.registry import STATUS, Registry, Version
-from crossfade.requestlog import CsvRequestLog
+from crossfade.requestlog import CsvRequestLog, utc_now
 from crossfade.settings import Settings, load_settings
 
 _log = logging.getLogger("crossfade.pipeline")
+
+BY_HAND = "by hand"
+"""Trigger of a step that no DAG run asked for; it is never taken for a repetition."""
 
 
 def check_drift(
@@ -43,7 +48,7 @@ def check_drift(
     psi_threshold: float | None = None,
     drift_strength: float | None = None,
     force_retrain: bool = False,
-    trigger: str = "by hand",
+    trigger: str = BY_HAND,
 ) -> dict[str, Any]:
     """Compare live traffic with what prod learnt, and decide whether to retrain.
 
@@ -71,7 +76,7 @@ def check_drift(
     prod_number, staging_number = (version.number if version else None for version in (prod, staging))
     situation = Situation(report, prod_number, staging_number, check.new_labeled, force_retrain)
     decision = recommend(situation, settings.retrain_min_labeled)
-    with start_run(settings.mlflow_experiment, "drift", trigger) as run:
+    with start_run(settings.mlflow_experiment, settings.reg_model_name, "drift", trigger) as run:
         record_drift(settings, check, decision, run.info.run_id, trigger)
     _log.info(
         "drift: %s (%s). Decision: %s, because %s",
@@ -96,7 +101,7 @@ def check_drift(
 
 
 def retrain(
-    *, current_source: str = "requests", drift_strength: float | None = None, trigger: str = "by hand"
+    *, current_source: str = "requests", drift_strength: float | None = None, trigger: str = BY_HAND
 ) -> dict[str, Any]:
     """Train a challenger on what prod learnt and what was seen since, and hold it against prod.
 
@@ -109,10 +114,16 @@ def retrain(
     """
     settings = _settings(drift_strength=drift_strength)
     registry = Registry(settings.mlflow_tracking_uri, settings.reg_model_name)
-    earlier = find_run(settings.mlflow_experiment, "retrain", trigger) if trigger != "by hand" else None
+    earlier = (
+        find_run(settings.mlflow_experiment, settings.reg_model_name, "retrain", trigger)
+        if trigger != BY_HAND
+        else None
+    )
     if earlier is not None:
         _log.info("run %s has trained for %s already", earlier, trigger)
-        return read_json(earlier, "outcome.json")
+        outcome = read_json(earlier, "outcome.json")
+        record_training(settings, outcome, trigger)
+        return outcome
     prod = registry.at(settings.prod_alias)
     known = _known_rows(settings, prod)
     features = [name for name in known.columns if name not in (settings.target, REQUEST_ID)]
@@ -127,9 +138,9 @@ def retrain(
             settings.target,
         )
     trainer = PyCaretTrainer(settings.automl_model_ids, settings.automl_folds, settings.automl_seed)
-    champion = registry.load(prod).model if prod else None
+    champion = _champion(registry, prod)
     candidate, gate = train_challenger(rows, settings.target, trainer, champion, settings.gate_max_recall_drop)
-    with start_run(settings.mlflow_experiment, "retrain", trigger) as run:
+    with start_run(settings.mlflow_experiment, settings.reg_model_name, "retrain", trigger) as run:
         params = {
             "dataset": settings.dataset,
             "current_source": current_source,
@@ -141,6 +152,7 @@ def retrain(
         outcome = {
             "run_id": run.info.run_id,
             "model_uri": log_training(rows, settings.target, candidate, gate, params),
+            "champion_version": prod.number if prod else None,
             "algorithm": candidate.algorithm,
             "train_rows": len(rows.train),
             "holdout_rows": gate.challenger.rows,
@@ -178,6 +190,12 @@ def register_staging(trained: dict[str, Any]) -> dict[str, Any]:
         _log.info("version %s is %s already: decided since", version.number, version.status)
         return {"version": version.number, "status": version.status, "bootstrapped": False}
     prod, staging = promote.number_at(registry, aliases.prod), promote.number_at(registry, aliases.staging)
+    if prod not in (trained["champion_version"], version.number):
+        _log.warning(
+            "version %s beat version %s, but prod is %s now", version.number, trained["champion_version"], prod
+        )
+        registry.tag(version.number, {"crossfade.decided_by": f"nobody: prod moved to {prod} during the training"})
+        return {"version": version.number, "status": "candidate", "bootstrapped": False}
     if staging != version.number:
         registry.move(aliases.staging, version.number, expected=staging)
         if staging not in (None, prod):
@@ -196,7 +214,7 @@ def register_staging(trained: dict[str, Any]) -> dict[str, Any]:
 
 
 def evaluate_and_promote(
-    *, ab_alpha: float | None = None, ab_test: str | None = None, trigger: str = "by hand"
+    *, ab_alpha: float | None = None, ab_test: str | None = None, trigger: str = BY_HAND
 ) -> dict[str, Any]:
     """Look at the running experiment and move `prod` when the evidence is good.
 
@@ -209,14 +227,16 @@ def evaluate_and_promote(
     registry, aliases = Registry(settings.mlflow_tracking_uri, settings.reg_model_name), _aliases(settings)
     prod, staging = promote.number_at(registry, aliases.prod), promote.number_at(registry, aliases.staging)
     experiment = Experiment.between(settings.reg_model_name, prod, staging)
+    if experiment is None and (done := _finished_promotion(settings, registry, aliases, trigger)):
+        return done
     rule = EvaluationRule(settings.ab_test, settings.ab_alpha, settings.ab_min_labeled, settings.ab_min_delta_acc)
     contents = CsvRequestLog(settings.request_log, settings.labels_log).read()
     evaluation = evaluate_experiment(contents, experiment, rule)
-    with start_run(settings.mlflow_experiment, "evaluation", trigger) as run:
-        report = _plain({**evaluation.to_dict(), "run_id": run.info.run_id, "trigger": trigger})
+    with start_run(settings.mlflow_experiment, settings.reg_model_name, "evaluation", trigger) as run:
+        report = _plain({"ts_utc": utc_now(), **evaluation.to_dict(), "run_id": run.info.run_id, "trigger": trigger})
         log_evaluation(evaluation, report)
+        record_evaluation(settings, report, trigger)  # before anything moves: a report without a move can be repeated
         moved = promote.apply(registry, aliases, evaluation, run.info.run_id)
-    record_evaluation(settings, report, trigger)
     if moved:
         _notify_router(settings)
     _log.info(
@@ -242,6 +262,19 @@ def _settings(**given: Any) -> Settings:
     return load_settings(**{name: value for name, value in given.items() if value is not None})
 
 
+def _finished_promotion(
+    settings: Settings, registry: Registry, aliases: promote.Aliases, trigger: str
+) -> dict[str, Any] | None:
+    """Finish a promotion that was cut short after prod moved; return its report if this very trigger made it."""
+    promote.finish(registry, aliases)
+    report = ReportPaths.of(settings).evaluation
+    if trigger == BY_HAND or not report.is_file():
+        return None
+    found: dict[str, Any] = json.loads(report.read_text())
+    mine = found["trigger"] == trigger and found["verdict"] == "promote"
+    return found if mine and found["model_version_b"] == promote.number_at(registry, aliases.prod) else None
+
+
 def _aliases(settings: Settings) -> promote.Aliases:
     return promote.Aliases(settings.prod_alias, settings.staging_alias, settings.previous_alias)
 
@@ -254,6 +287,17 @@ def _known_rows(settings: Settings, prod: Version | None) -> pd.DataFrame:
         except ModelUnusable as error:
             _log.warning("starting from the dataset: %s", error)
     return load_table(settings.dataset, settings.target).frame.assign(**{REQUEST_ID: ""})
+
+
+def _champion(registry: Registry, prod: Version | None) -> Model | None:
+    """Load what a challenger has to beat; None when there is nothing, or nothing that could answer."""
+    if prod is None:
+        return None
+    try:
+        return registry.load(prod).model
+    except ModelUnusable as error:
+        _log.warning("there is no champion to beat: %s", error)
+        return None
 
 
 def _drift_rule(settings: Settings) -> DriftRule:

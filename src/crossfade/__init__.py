@@ -25,12 +25,11 @@ The loops meet in two places only, the request log and the registry; `serving` a
 8. loop/promote.py         move the aliases; roll back
 9. serving/reload.py       follow the aliases without interrupting a request
 
-Around them: settings.py (every knob), errors.py, schema.py (features and labels from outside), model.py (a version
-ready to answer), data.py (tables), appendonly.py (the CSV files under the log), stats/ (pure statistics), loop/live.py
-(what the log says now), loop/tracking.py (MLflow runs), loop/plots.py, loop/reports.py (report files), loop/evidence.py
-(what every step leaves in both),
-serving/messages.py (bodies), serving/config.py (the split in force), serving/web.py (HTTP), stack/ (start, stop and
-drive the services), cli.py.
+Around them: settings.py (every knob), errors.py, experiment.py (its name), schema.py (features and labels from
+outside), model.py (a version ready to answer), data.py (tables), appendonly.py (the CSV files under the log), stats/
+(pure statistics), loop/live.py (what the log says now), loop/tracking.py (MLflow runs), loop/plots.py, loop/reports.py
+(report files), loop/evidence.py (what every step leaves in both), serving/messages.py (bodies), serving/config.py (the
+split in force), serving/web.py (HTTP), stack/ (start, stop and drive the services), cli.py.
 
 Importing a module does nothing: no folder made, no client, no thread.
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -190,8 +191,8 @@ class Registry:
             path = mlflow.artifacts.download_artifacts(
                 artifact_uri=uri, dst_path=folder, tracking_uri=self._uri, registry_uri=self._uri
             )
-        except (MlflowException, OSError) as error:
-            if _is_down(error):
+        except (MlflowException, FileNotFoundError) as error:
+            if not _is_gone(error):
                 raise
             raise ModelUnusable(f"version {version.number}: its files cannot be fetched: {error}") from error
         return Path(path)
@@ -216,8 +217,9 @@ class Registry:
         except Exception as error:
             _log.debug("%s", error)
             what = "does not answer" if _is_down(error) else f"failed ({str(error).splitlines()[0][:200]})"
+            where = _without_login(self._uri)
             raise RegistryUnavailable(
-                f"MLflow at {self._uri} {what}; start it (`crossfade up`) or correct MLFLOW_TRACKING_URI"
+                f"MLflow at {where} {what}; start it (`crossfade up`) or correct MLFLOW_TRACKING_URI"
             ) from error
 
 
@@ -235,6 +237,17 @@ def _is_down(error: Exception) -> bool:
     """Tell a server that does not answer from one that answers with an error."""
     text = str(error)
     return isinstance(error, ConnectionError) or "API request to" in text or "Max retries exceeded" in text
+
+
+def _is_gone(error: Exception) -> bool:
+    """Tell files that are not there from a fetch that broke, which the next one may mend."""
+    code = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
+    return isinstance(error, FileNotFoundError) or getattr(error, "error_code", "") == code or "404" in str(error)
+
+
+def _without_login(uri: str) -> str:
+    """Take user and password out of an address: errors are shown to whoever asks for /health."""
+    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def _load(path: Path, version: Version) -> LoadedModel:

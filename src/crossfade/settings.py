@@ -35,7 +35,9 @@ Alias = Annotated[str, AfterValidator(_alias_name)]
 class Settings(BaseSettings):
     """The settings of one installation; immutable once read."""
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True, validate_default=True)
+    model_config = SettingsConfigDict(
+        extra="ignore", frozen=True, env_ignore_empty=True, validate_default=True, allow_inf_nan=False
+    )
 
     crossfade_home: Annotated[Path, Field(description="folder that relative paths below start from")] = Path()
 
@@ -72,7 +74,7 @@ class Settings(BaseSettings):
     ks_threshold: Annotated[Share, Field(description="KS distance above this is large enough to matter")] = 0.1
     drift_alpha: Annotated[Level, Field(description="family-wise error level of the drift tests")] = 0.01
     drift_share: Annotated[
-        float, Field(ge=0, lt=1, description="drift is called when more than this share of the features drifted")
+        float, Field(ge=0, lt=1, description="drift is called when more than this share of the columns drifted")
     ] = 0.0
     drift_min_rows: Annotated[Count, Field(description="below this many live rows: `insufficient_data`")] = 200
     drift_window_rows: Annotated[Count, Field(description="how many of the newest rows are checked")] = 1000
@@ -92,7 +94,8 @@ class Settings(BaseSettings):
         0.3
     )
     gate_max_recall_drop: Annotated[
-        Share, Field(description="recall that a challenger may lose in a class without making up for it in precision")
+        Share,
+        Field(description="recall that a challenger may lose in a class, unless the champion had it by over-answering"),
     ] = 0.05
 
     # A/B test
@@ -161,6 +164,20 @@ class Settings(BaseSettings):
         port_of = {"router_url": "router_port", "airflow_url": "airflow_port", "mlflow_tracking_uri": "mlflow_port"}
         port = info.data.get(port_of[str(info.field_name)])
         return url.rstrip("/") or f"http://{_reachable(str(info.data.get('bind_host')))}:{port}"
+
+    @field_validator("drift_window_rows", mode="after")
+    @classmethod
+    def _window_holds_the_minimum(cls, rows: int, info: ValidationInfo) -> int:
+        if rows < info.data.get("drift_min_rows", 0):
+            raise ValueError(f"the window must hold DRIFT_MIN_ROWS ({info.data['drift_min_rows']}) rows at least")
+        return rows
+
+    @field_validator("staging_alias", "previous_alias", mode="after")
+    @classmethod
+    def _aliases_differ(cls, alias: str, info: ValidationInfo) -> str:
+        if alias in (info.data.get("prod_alias"), info.data.get("staging_alias")):
+            raise ValueError("the three aliases must differ")
+        return alias
 
     @property
     def reachable_host(self) -> str:

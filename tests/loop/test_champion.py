@@ -44,7 +44,7 @@ def test_scores_are_scikit_learns() -> None:
     assert scores.precision_macro == pytest.approx(precision_score(truth, predicted, **options))
     assert scores.recall_macro == pytest.approx(recall_score(truth, predicted, **options))
     assert scores.f1_macro == pytest.approx(f1_score(truth, predicted, **options))
-    assert list(scores.recall) == list(scores.f1) == classes
+    assert list(scores.recall) == list(scores.youden_j) == classes
 
 
 def test_a_class_never_predicted_counts_zero() -> None:
@@ -64,7 +64,7 @@ def test_the_first_model_passes() -> None:
     gate = champion_gate(_scores(_answers(a=1, b=1, c=1)), None, 0.05)
     assert gate.passed
     assert gate.champion is None
-    assert "first model" in gate.reasons[0]
+    assert "no champion" in gate.reasons[0]
 
 
 def test_a_better_challenger_passes() -> None:
@@ -117,3 +117,17 @@ def test_the_result_is_jsonable() -> None:
     assert stored["passed"] is True
     assert stored["challenger"]["f1_macro"] == 1.0
     assert stored["champion"]["recall"] == {"a": 0.5, "b": 0.5, "c": 1.0}
+
+
+def test_a_rare_class_is_not_traded_for_precision() -> None:
+    """Giving up the recall of a rare class fails the gate, even when its F1 rises with the precision."""
+    truth = ["fraud"] * 100 + ["fine"] * 9900
+    champion = ["fraud"] * 95 + ["fine"] * 5 + ["fraud"] * 220 + ["fine"] * 9680
+    challenger = ["fraud"] * 60 + ["fine"] * 40 + ["fraud"] * 10 + ["fine"] * 9890
+    before, after = Scores.of(truth, champion), Scores.of(truth, challenger)
+    assert before is not None
+    assert after is not None
+    assert after.f1_macro > before.f1_macro
+    gate = champion_gate(after, before, 0.05)
+    assert not gate.passed
+    assert "fraud" in " ".join(gate.reasons)

@@ -8,8 +8,8 @@ import pytest
 
 from crossfade.errors import AliasMoved, NoModel
 from crossfade.loop.evaluate import Evaluation, EvaluationRule, Experiment, Verdict
-from crossfade.loop.promote import Aliases, apply, bootstrap, number_at, roll_back
-from crossfade.registry import Registry, Version
+from crossfade.loop.promote import Aliases, apply, bootstrap, finish, number_at, roll_back
+from crossfade.registry import STATUS, Registry, Version
 
 ALIASES = Aliases("prod", "staging", "previous")
 Register = Callable[..., Version]
@@ -55,6 +55,17 @@ def test_promote_tags_both_versions(running: Registry) -> None:
     assert new.tags["crossfade.decided_by"] == "chi2"
     assert new.tags["crossfade.evidence_run"] == "run-7"
     assert running.get("1").status == "retired"
+
+
+def test_a_promotion_that_was_cut_short_is_finished(running: Registry) -> None:
+    """Aliases that moved without their tags get them at the next look, and only then."""
+    running.tag("2", {STATUS: "staging"})
+    finish(running, ALIASES)
+    assert running.get("2").status == "staging"
+    running.move("previous", "1", expected=None)
+    running.move("prod", "2", expected="1")
+    finish(running, ALIASES)
+    assert (running.get("2").status, running.get("1").status) == ("prod", "retired")
 
 
 @pytest.mark.parametrize("verdict", ["keep", "invalid"])

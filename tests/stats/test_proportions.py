@@ -60,13 +60,22 @@ def test_a_fair_split_is_no_mismatch() -> None:
     assert (found.p_value, found.expected_b, found.observed_b, found.mismatch) == (1.0, 500.0, 500, False)
 
 
-@given(st.floats(0.01, 0.99), st.integers(1, 2000), st.integers(1, 2000))
+@given(st.floats(0.01, 0.99), st.integers(1000, 3000), st.integers(1, 2000))
 def test_one_split_is_scipys_chisquare(split: float, a: int, b: int) -> None:
-    """For one split the p-value is that of scipy's chisquare on the users of both arms."""
+    """For one split the p-value is that of scipy's chisquare on the users of both arms, where each expects ten."""
     expected = stats.chisquare([a, b], [(a + b) * (1 - split), (a + b) * split]).pvalue
     found = sample_ratio([Allocation(split, a, b)])
     assert found is not None
     assert found.p_value == pytest.approx(expected, rel=1e-6, abs=1e-300)
+
+
+@given(st.floats(0.01, 0.99), st.integers(0, 9), st.integers(0, 9))
+def test_few_users_are_tested_exactly(split: float, a: int, b: int) -> None:
+    """Where an arm expects fewer than ten users the p-value is the binomial test's."""
+    assume(0 < (a + b) * min(split, 1 - split) < 10)
+    found = sample_ratio([Allocation(split, a, b)])
+    assert found is not None
+    assert found.p_value == pytest.approx(stats.binomtest(b, a + b, split).pvalue)
 
 
 def test_forty_five_to_fifty_five_on_many_users_is_a_mismatch() -> None:
@@ -89,10 +98,8 @@ def test_one_user_on_the_wrong_side_of_all_or_nothing_is_a_mismatch(allocation: 
 
 @pytest.mark.parametrize("allocation", [Allocation(0.0, 1000, 0), Allocation(1.0, 0, 1000)])
 def test_all_or_nothing_as_configured_is_fine(allocation: Allocation) -> None:
-    """With a split of 0 or 1 and everybody where due there is no mismatch."""
-    found = sample_ratio([allocation])
-    assert found is not None
-    assert not found.mismatch
+    """With a split of 0 or 1 and everybody where due nothing was left to chance: there is nothing to test."""
+    assert sample_ratio([allocation]) is None
 
 
 def test_every_step_of_a_ramp_is_judged_by_itself() -> None:

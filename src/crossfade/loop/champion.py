@@ -24,8 +24,9 @@ class Scores:
     f1_macro: float
     recall: Mapping[str, float]
     """Per class, of those that occur among the labels."""
-    f1: Mapping[str, float]
-    """Per class, likewise."""
+    youden_j: Mapping[str, float]
+    """Per class: recall minus the share of the other classes' rows that were answered with it; in [-1, 1], 0 for a
+    model that answers everything with one class (Youden 1950)."""
 
     @classmethod
     def of(cls, truth: Sequence[str], predicted: Sequence[str]) -> Scores | None:
@@ -47,7 +48,7 @@ class Scores:
             recall_macro=float(recall.mean()),
             f1_macro=float(f1.mean()),
             recall=dict(zip(classes, recall.tolist(), strict=True)),
-            f1=dict(zip(classes, f1.tolist(), strict=True)),
+            youden_j={name: _youden_j(truth, predicted, name) for name in classes},
         )
 
 
@@ -69,25 +70,32 @@ class GateResult:
 def champion_gate(challenger: Scores, champion: Scores | None, max_recall_drop: float) -> GateResult:
     """Let a challenger pass when it beats the champion in macro F1 and no class pays for it.
 
-    A class pays when its recall falls by more than the margin and its F1 falls too. Recall alone would protect a
-    champion that answers everything with one class: nobody can match its recall of 1 there.
+    A class pays when its recall falls by more than the margin and Youden's J of it falls too. Recall alone would
+    protect a champion that answers everything with one class: nobody can match its recall of 1 there.
 
     Parameters
     ----------
     challenger, champion : Scores
         On the same held-out rows.
     max_recall_drop : float
-        Recall that a class may lose whatever happens to its F1.
+        Recall that a class may lose before its Youden's J is looked at.
     """
     if champion is None:
-        return GateResult(True, ("the first model: there is no champion to beat",), challenger, None)
+        return GateResult(True, ("there is no champion to beat",), challenger, None)
     f1 = f"macro F1 {challenger.f1_macro:.3f} against the champion's {champion.f1_macro:.3f} on {challenger.rows} rows"
     better = challenger.f1_macro > champion.f1_macro
     losers = [
         f"class {name} pays: recall {before:.3f} -> {challenger.recall[name]:.3f} (allowed: -{max_recall_drop}), "
-        f"F1 {champion.f1[name]:.3f} -> {challenger.f1[name]:.3f}"
+        f"Youden's J {champion.youden_j[name]:.3f} -> {challenger.youden_j[name]:.3f}"
         for name, before in champion.recall.items()
-        if before - challenger.recall[name] > max_recall_drop and challenger.f1[name] < champion.f1[name]
+        if before - challenger.recall[name] > max_recall_drop and challenger.youden_j[name] < champion.youden_j[name]
     ]
     reasons = (f1 if better else f"{f1}: not better", *losers)
     return GateResult(better and not losers, reasons, challenger, champion)
+
+
+def _youden_j(truth: Sequence[str], predicted: Sequence[str], name: str) -> float:
+    answers = list(zip(truth, predicted, strict=True))
+    inside = [answer == name for label, answer in answers if label == name]
+    outside = [answer == name for label, answer in answers if label != name]
+    return sum(inside) / len(inside) - (sum(outside) / len(outside) if outside else 0.0)

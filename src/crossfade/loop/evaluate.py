@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from crossfade.experiment import experiment_id
 from crossfade.loop.champion import Scores
 from crossfade.requestlog import LogContents
 from crossfade.stats.proportions import (
@@ -45,7 +46,7 @@ class Experiment:
         """Name the experiment of two versions; None when there is nothing to compare."""
         if prod is None or staging is None or staging == prod:
             return None
-        return cls(f"{model}-v{prod}-v{staging}", prod, staging)
+        return cls(experiment_id(model, prod, staging), prod, staging)
 
 
 @dataclass(frozen=True)

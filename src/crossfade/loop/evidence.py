@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +24,10 @@ from crossfade.loop.reports import (
 )
 from crossfade.loop.tracking import log_frame, log_json, read_snapshot
 from crossfade.registry import Version
+from crossfade.requestlog import utc_now
 from crossfade.settings import Settings
 
-_METRIC_NAME = str.maketrans("()[]{}%#", "        ")  # what MLflow refuses in the name of a metric
+_NOT_IN_METRIC_NAMES = re.compile(r"[^\w./ -]")  # MLflow refuses them
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ def record_drift(settings: Settings, check: DriftCheck, decision: Recommendation
     """Write the drift and policy files, and log them to the open run."""
     paths, report = ReportPaths.of(settings), check.report
     status = {
+        "ts_utc": utc_now(),
         **report.to_dict(),
         "model_version": check.prod.number if check.prod else None,
         "log_lines_set_aside": check.live.set_aside if check.live else 0,
@@ -53,6 +56,7 @@ def record_drift(settings: Settings, check: DriftCheck, decision: Recommendation
         "run_id": run_id,
     }
     advice = {
+        "ts_utc": utc_now(),
         **decision.to_dict(),
         "drift_verdict": report.verdict,
         "new_labeled_rows": check.new_labeled,
@@ -64,22 +68,37 @@ def record_drift(settings: Settings, check: DriftCheck, decision: Recommendation
     log_json(status, "drift_status.json")
     log_json(advice, "retrain_recommendation.json")
     log_frame(report.to_frame(), "drift_report.csv")
-    if check.prod is not None and check.live is not None and report.columns:
-        html = paths.drift / "drift_report.html"
-        names = [column.feature for column in report.columns if column.feature not in (PREDICTION, PROBABILITY)]
-        write_evidently_html(html, read_snapshot(check.prod.run_id)[names], check.live.window[names])
-        mlflow.log_artifact(str(html))
+    _write_html(paths, check)
     mlflow.log_metric("rows", report.rows)
     mlflow.log_metric("drifted_columns", len(report.drifted))
     mlflow.log_metric("new_labeled_rows", check.new_labeled)
-    mlflow.log_metrics({f"psi/{c.feature}".translate(_METRIC_NAME): c.psi for c in report.columns if c.psi is not None})
+    mlflow.log_metrics(
+        {_NOT_IN_METRIC_NAMES.sub(" ", f"psi/{c.feature}"): c.psi for c in report.columns if c.psi is not None}
+    )
     mlflow.set_tags({"crossfade.verdict": report.verdict, "crossfade.decision": decision.decision})
     _record_run(paths, "drift", run_id, trigger, decision.decision, decision.reasons)
 
 
+def _write_html(paths: ReportPaths, check: DriftCheck) -> None:
+    """Write Evidently's page, or take the old one away where there is nothing to show."""
+    html = paths.drift / "drift_report.html"
+    names = [c.feature for c in check.report.columns if c.feature not in (PREDICTION, PROBABILITY)]
+    if check.prod is None or check.live is None or not names:
+        html.unlink(missing_ok=True)
+        return
+    live = check.live.window[names].dropna(axis=1, how="all")  # Evidently refuses empty columns
+    if live.empty:
+        html.unlink(missing_ok=True)
+        return
+    write_evidently_html(html, read_snapshot(check.prod.run_id)[list(live.columns)], live)
+    mlflow.log_artifact(str(html))
+
+
 def record_training(settings: Settings, outcome: dict[str, Any], trigger: str) -> None:
-    """Add a training to the summaries."""
+    """Add a training to the summaries, once."""
     paths = ReportPaths.of(settings)
+    if paths.train_summary.is_file() and outcome["run_id"] in paths.train_summary.read_text():
+        return
     line = {name: outcome[name] for name in TRAIN_SUMMARY_COLUMNS if name in outcome}
     append_line(paths.train_summary, TRAIN_SUMMARY_COLUMNS, line)
     result = "passed" if outcome["passed"] else "rejected"

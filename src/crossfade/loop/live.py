@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from crossfade.data import draw_traffic, load_table, read_table
+from crossfade.errors import DataError
 from crossfade.loop.drift import PREDICTION, PROBABILITY
 from crossfade.requestlog import CsvRequestLog, features_frame
 from crossfade.schema import label_text
@@ -52,7 +53,7 @@ def read_live(source: str, settings: Settings, features: list[str], prod_version
     if source == "simulated":
         table = load_table(settings.dataset, settings.target)
         drawn = draw_traffic(table, settings.drift_window_rows, strength, settings.automl_seed)
-        return _from_frame(drawn, features, settings, f"simulated-{strength}")
+        return _from_frame(drawn, features, settings, f"DATASET={settings.dataset}")
     path = Path(source).expanduser()
     path = path if path.is_absolute() else settings.crossfade_home / path
     return _from_frame(read_table(path, features), features, settings, path.name)
@@ -73,10 +74,23 @@ def _from_log(settings: Settings, features: list[str], prod_version: str) -> Liv
 
 
 def _from_frame(frame: pd.DataFrame, features: list[str], settings: Settings, name: str) -> LiveRows:
+    missing = [feature for feature in features if feature not in frame]
+    if missing:
+        raise DataError(
+            f"{name} has no column {', '.join(missing)}, which prod's model takes; "
+            f"is DATASET that of {settings.reg_model_name}?"
+        )
     window = frame[features].tail(settings.drift_window_rows)
     if settings.target not in frame:
         return LiveRows(window, window.head(0).assign(**{settings.target: "", REQUEST_ID: ""}))
     known = frame.dropna(subset=[settings.target])
     labels = [label_text(label) for label in known[settings.target].tolist()]
-    ids = [f"{name}-{index}" for index in known.index]
-    return LiveRows(window, known[features].assign(**{settings.target: labels, REQUEST_ID: ids}))
+    labeled = known[features].assign(**{settings.target: labels})
+    return LiveRows(window, labeled.assign(**{REQUEST_ID: _content_ids(labeled)}))
+
+
+def _content_ids(rows: pd.DataFrame) -> list[str]:
+    """Name rows by what they hold, so that the same file under another name, or grown, is not learnt twice."""
+    digests = pd.util.hash_pandas_object(rows, index=False)
+    occurrence = digests.groupby(digests).cumcount()
+    return [f"row-{digest:016x}-{n}" for digest, n in zip(digests, occurrence, strict=True)]

@@ -1,7 +1,7 @@
 """8. Promotion: move the aliases as the evaluation said, and as the registry still allows.
 
 Every move is compared with what the evaluation saw. The order is such that a run killed anywhere leaves a `prod` that
-some complete evaluation chose: `previous` first, then `prod`, then the tags that only describe.
+some complete evaluation chose: `previous` and the evidence first, then `prod`, then the tags that only describe.
 """
 
 from __future__ import annotations
@@ -63,10 +63,22 @@ def apply(registry: Registry, aliases: Aliases, evaluation: Evaluation, evidence
     previous = number_at(registry, aliases.previous)
     if previous != old:
         registry.move(aliases.previous, old, expected=previous)
+    registry.tag(new, evidence)
     registry.move(aliases.prod, new, expected=old)
-    registry.tag(new, {STATUS: "prod", **evidence})
-    registry.tag(old, {STATUS: "retired"})
+    _describe(registry, new, old)
     return True
+
+
+def finish(registry: Registry, aliases: Aliases) -> None:
+    """Set the tags of a promotion that was cut short after `prod` had moved."""
+    prod, previous = registry.at(aliases.prod), registry.at(aliases.previous)
+    if prod is not None and previous is not None and prod.status == "staging" and prod.number != previous.number:
+        _describe(registry, prod.number, previous.number)
+
+
+def _describe(registry: Registry, new: str, old: str) -> None:
+    registry.tag(new, {STATUS: "prod"})
+    registry.tag(old, {STATUS: "retired"})
 
 
 def roll_back(registry: Registry, aliases: Aliases) -> tuple[str, str]:

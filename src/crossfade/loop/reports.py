@@ -71,7 +71,7 @@ class ReportPaths:
             self.evaluation.parent,
             *(p.parent for p in (self.recommendation, self.train_summary, self.runs)),
         }
-        return sorted(path for folder in folders if folder.is_dir() for path in folder.rglob("*") if path.is_file())
+        return sorted(path for folder in folders if folder.is_dir() for path in folder.rglob("[!.]*") if path.is_file())
 
 
 def write_json(path: Path, payload: Mapping[str, Any]) -> None:
@@ -138,7 +138,9 @@ def write_evidently_html(path: Path, reference: pd.DataFrame, live: pd.DataFrame
         for side in (live, reference)
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    Report([DataDriftPreset()]).run(*sides).save_html(str(path))
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    Report([DataDriftPreset()]).run(*sides).save_html(str(draft))
+    draft.replace(path)
 
 
 def _sha256(path: Path) -> str:

@@ -19,6 +19,9 @@ from crossfade.loop.drift import ReferenceProfile
 KIND = "crossfade.kind"
 """Tag of a run: drift, retrain or evaluation."""
 
+MODEL = "crossfade.model"
+"""Tag of a run: the registered model it is about; several installations may share one MLflow experiment."""
+
 TRIGGER = "crossfade.trigger"
 """Tag of a run: what asked for it, so that a repeated task finds its own run again."""
 
@@ -29,18 +32,19 @@ PROFILE_FILE, SNAPSHOT_FILE = "reference_profile.json", "training_snapshot.parqu
 
 
 @contextmanager
-def start_run(experiment: str, kind: str, trigger: str) -> Iterator[mlflow.ActiveRun]:
-    """Open a run of a kind; it ends FAILED when the block raises."""
+def start_run(experiment: str, model: str, kind: str, trigger: str) -> Iterator[mlflow.ActiveRun]:
+    """Open a run of a kind for a registered model; it ends FAILED when the block raises."""
     found = mlflow.set_experiment(experiment)
     if _VIEW[0] not in found.tags:
         mlflow.set_experiment_tag(*_VIEW)
-    with mlflow.start_run(run_name=kind, tags={KIND: kind, TRIGGER: _quotable(trigger)}) as run:
+    with mlflow.start_run(run_name=kind, tags={KIND: kind, MODEL: model, TRIGGER: _quotable(trigger)}) as run:
         yield run
 
 
-def find_run(experiment: str, kind: str, trigger: str) -> str | None:
-    """Return the id of the finished run of this kind that this trigger made, if there is one."""
-    query = f"tags.`{KIND}` = '{kind}' and tags.`{TRIGGER}` = '{_quotable(trigger)}' and attributes.status = 'FINISHED'"
+def find_run(experiment: str, model: str, kind: str, trigger: str) -> str | None:
+    """Return the id of the finished run of this kind that this trigger made for this model, if there is one."""
+    wanted = {KIND: kind, MODEL: model, TRIGGER: _quotable(trigger)}
+    query = " and ".join([*(f"tags.`{tag}` = '{value}'" for tag, value in wanted.items()), "status = 'FINISHED'"])
     found = mlflow.search_runs(experiment_names=[experiment], filter_string=query, max_results=1, output_format="list")
     return str(found[0].info.run_id) if found else None
 
@@ -74,20 +78,26 @@ def read_profile(run_id: str) -> ReferenceProfile:
     ModelUnusable
         The run has none: its model was not trained by Crossfade.
     """
-    return ReferenceProfile.from_json(_artifact(run_id, PROFILE_FILE).read_text())
+    with _artifact(run_id, PROFILE_FILE) as path:
+        return ReferenceProfile.from_json(path.read_text())
 
 
 def read_snapshot(run_id: str) -> pd.DataFrame:
     """Read the rows that a training run learnt, with the `request_id` of those that came from traffic."""
-    return pd.read_parquet(_artifact(run_id, SNAPSHOT_FILE))
+    with _artifact(run_id, SNAPSHOT_FILE) as path:
+        return pd.read_parquet(path)
 
 
-def _artifact(run_id: str, name: str) -> Path:
-    try:
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"runs:/{run_id}/{name}"))
-    except (MlflowException, OSError) as error:
-        hint = "train a version with Crossfade (force_retrain) and make it prod"
-        raise ModelUnusable(f"run {run_id or '(none)'} has no {name}: {hint}. MLflow says: {error}") from error
+@contextmanager
+def _artifact(run_id: str, name: str) -> Iterator[Path]:
+    """Fetch a file of a run for as long as the block lasts."""
+    with tempfile.TemporaryDirectory(prefix="crossfade-") as folder:
+        try:
+            path = mlflow.artifacts.download_artifacts(artifact_uri=f"runs:/{run_id}/{name}", dst_path=folder)
+        except (MlflowException, OSError) as error:
+            hint = "force_retrain trains a version that has one"
+            raise ModelUnusable(f"run {run_id or '(none)'} has no {name}: {hint}. MLflow says: {error}") from error
+        yield Path(path)
 
 
 def _quotable(trigger: str) -> str:

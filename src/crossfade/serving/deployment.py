@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from crossfade.experiment import experiment_id
 from crossfade.registry import LoadedModel
 from crossfade.serving.split import Variant, assign
 
@@ -36,7 +37,7 @@ class Deployment:
         """Seed of the split, and the experiment's name in the log; None while no experiment runs."""
         if self.staging is None:
             return None
-        return f"{self.model_name}-v{self.prod.version}-v{self.staging.version}"
+        return experiment_id(self.model_name, self.prod.version, self.staging.version)
 
     def route(self, unit: str, split_b: float) -> Arm:
         """Return the arm that answers a unit (a user, or a request without one)."""

@@ -139,7 +139,7 @@ class Reloader:
         if staging_version is not None and staging_version.number != prod_version.number:
             try:
                 staging = self._load_challenger(staging_version, prod)
-            except ModelUnusable as error:
+            except CrossfadeError as error:  # whatever is wrong with it, prod must not wait
                 problem = f"staging is left out, prod serves everybody: {error}"
         fresh = Deployment(
             self._registry.name,

@@ -53,8 +53,7 @@ class Airflow:
         """Wait until Airflow has read the DAG, and let it run. Raises ServiceError."""
         deadline = time.monotonic() + seconds
         while True:
-            known = {dag["dag_id"] for dag in self._call("GET", "dags")["dags"]}
-            if DAG_ID in known:
+            if self._call("GET", f"dags/{DAG_ID}", missing_ok=True):
                 self._call("PATCH", f"dags/{DAG_ID}", {"is_paused": False})
                 return
             if errors := self.import_errors():

@@ -8,6 +8,7 @@ find those too.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -51,7 +52,7 @@ def start(service: Service, home: Path) -> bool:
         Its port is taken by somebody else.
     """
     found = find(service, home)
-    if any(p.pid == os.getpgid(p.pid) for p in _alive(found)) and service.is_healthy():
+    if any(p.pid in _groups(found) for p in found) and service.is_healthy():
         return False
     stop(service, home)  # what is left of it, if anything
     if is_taken(service.host, service.port):
@@ -100,8 +101,7 @@ def wait_until_healthy(service: Service, home: Path, seconds: float, progress: C
 def stop(service: Service, home: Path, grace_seconds: float = 25) -> int:
     """Stop every process of a service, by force after the grace period; return how many there were."""
     found = find(service, home)
-    groups = {os.getpgid(p.pid) for p in _alive(found)}
-    for group in groups:
+    for group in _groups(found):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, signal.SIGTERM)
     deadline = time.monotonic() + grace_seconds
@@ -129,8 +129,13 @@ def find(service: Service, home: Path) -> list[psutil.Process]:
     return found
 
 
-def _alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    return [process for process in processes if process.is_running()]
+def _groups(processes: Iterable[psutil.Process]) -> set[int]:
+    """Return the process groups of those that still live."""
+    groups = set()
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            groups.add(os.getpgid(process.pid))
+    return groups
 
 
 def _memory_mb(process: psutil.Process) -> float:
@@ -147,8 +152,12 @@ def is_taken(host: str, port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return True
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return True
+            raise ServiceError(
+                f"{host}:{port} cannot be listened on: {error.strerror}; see BIND_HOST and the ports"
+            ) from error
     return False
 
 

@@ -106,8 +106,7 @@ def send(table: Table, plan: Plan, url: str, token: str | None, progress: Callab
             progress(1)
 
     with ThreadPoolExecutor(plan.clients) as pool:
-        for done in pool.map(one, range(plan.rows)):
-            assert done is None
+        list(pool.map(one, range(plan.rows)))  # raises what a request raised
     if plan.labels == "later":
         _send_labels(late, url, headers)
     outcome.seconds = time.perf_counter() - started
@@ -130,7 +129,7 @@ def _post(session: requests.Session, url: str, body: Any, headers: dict[str, str
     except requests.RequestException as error:
         return None, type(error).__name__
     if not answer.ok:
-        return None, f"{answer.status_code} {answer.json().get('detail', '')[:200]}"
+        return None, f"{answer.status_code} {answer.text[:200]}"
     return answer.json(), ""
 
 

@@ -12,6 +12,9 @@ from statsmodels.stats.proportion import proportion_confint
 SAMPLE_RATIO_ALPHA = 0.001
 """Below this p-value the users were not shared out as configured (GrowthBook's level)."""
 
+_SMALLEST_EXPECTED = 10
+"""Users that each arm must expect for the chi-square approximation of the sample ratio."""
+
 
 @dataclass(frozen=True)
 class ChiSquare:
@@ -33,6 +36,11 @@ class Allocation:
     """Distinct users answered by A."""
     users_b: int
     """Distinct users answered by B."""
+
+    @property
+    def users(self) -> int:
+        """Users of both arms."""
+        return self.users_a + self.users_b
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ def accuracy_interval(correct: int, rows: int, level: float = 0.95) -> tuple[flo
 
 
 def sample_ratio(allocations: Sequence[Allocation]) -> SampleRatio | None:
-    """Chi-square test of the users' shares against the splits that were really in force.
+    """Test the users' shares against the splits that were really in force (chi-square; exact at small counts).
 
     Each split contributes one degree of freedom, so a ramp is judged against its own steps and not against 50/50.
     A split of 0 or 1 leaves nothing to chance: a single user on the wrong side is a mismatch.
@@ -91,20 +99,18 @@ def sample_ratio(allocations: Sequence[Allocation]) -> SampleRatio | None:
     Returns
     -------
     SampleRatio or None
-        None without users.
+        None when there is nothing to test: no users, or splits of 0 and 1 only.
     """
-    statistic, degrees, expected_total, impossible = 0.0, 0, 0.0, False
-    for a in allocations:
-        users = a.users_a + a.users_b
-        expected = users * a.split_b
-        expected_total += expected
-        if a.split_b in (0.0, 1.0):
-            impossible |= (a.users_b if a.split_b == 0.0 else a.users_a) > 0
-        elif users:
-            statistic += (a.users_b - expected) ** 2 / (expected * (1 - a.split_b))
-            degrees += 1
-    observed = sum(a.users_b for a in allocations)
-    if not any(a.users_a + a.users_b for a in allocations):
+    expected, observed = sum(a.users * a.split_b for a in allocations), sum(a.users_b for a in allocations)
+    if any((a.split_b == 0 and a.users_b) or (a.split_b == 1 and a.users_a) for a in allocations):
+        return SampleRatio(0.0, expected, observed)
+    by_chance = [a for a in allocations if 0 < a.split_b < 1 and a.users]
+    if not by_chance:
         return None
-    p_value = 0.0 if impossible else float(stats.chi2.sf(statistic, degrees)) if degrees else 1.0
-    return SampleRatio(p_value, expected_total, observed)
+    if all(a.users * min(a.split_b, 1 - a.split_b) >= _SMALLEST_EXPECTED for a in by_chance):
+        squares = [(a.users_b - a.users * a.split_b) ** 2 / (a.users * a.split_b * (1 - a.split_b)) for a in by_chance]
+        p_value = float(stats.chi2.sf(sum(squares), len(squares)))
+    else:  # chi-square alarms too often at such counts; exact tests, corrected for their number
+        exact = [float(stats.binomtest(a.users_b, a.users, a.split_b).pvalue) for a in by_chance]
+        p_value = min(1.0, min(exact) * len(exact))
+    return SampleRatio(p_value, expected, observed)
