@@ -158,3 +158,52 @@ def test_the_psi_threshold_is_the_arguments(serving: Settings, monkeypatch: pyte
     assert pipeline.check_drift(**source, psi_threshold=0.2)["verdict"] == "drift"
     status = json.loads((serving.drift_report_dir / "drift_status.json").read_text())
     assert status["psi_threshold"] == 0.2
+
+
+def test_a_challenger_of_another_champion_gets_no_traffic(serving: Settings) -> None:
+    """A version whose gate compared it with a prod that is prod no more stays a candidate."""
+    trained = pipeline.retrain(current_source="simulated", drift_strength=2.0)
+    found = pipeline.register_staging({**trained, "champion_version": "7"})
+    assert found["status"] == "candidate"
+    assert _aliases(serving)["staging"] == "1"
+
+
+def test_an_evaluation_tried_again_keeps_its_promotion(serving: Settings) -> None:
+    """A task that is run again after prod moved returns the promotion's report, and finishes its tags."""
+    pipeline.register_staging(pipeline.retrain(current_source="simulated", drift_strength=2.0))
+    log = CsvRequestLog(serving.request_log, serving.labels_log)
+    log.append([_answer(variant, i, right=i % 2 == 0 or variant == "B") for variant in "AB" for i in range(100)])
+    promoted = pipeline.evaluate_and_promote(trigger="run-1")
+    assert promoted["verdict"] == "promote"
+    registry = _registry(serving)
+    registry.tag("2", {"crossfade.status": "staging"})  # as if killed right after the move
+    assert pipeline.evaluate_and_promote(trigger="run-1") == promoted
+    assert (registry.get("2").status, registry.get("1").status) == ("prod", "retired")
+    assert pipeline.evaluate_and_promote(trigger="run-2")["verdict"] == "keep"
+
+
+def test_another_models_run_is_not_adopted(serving: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two models that share an experiment, and the name of a trigger, train one each."""
+    monkeypatch.setenv("REG_MODEL_NAME", "OtherClassifier")
+    pipeline.retrain(trigger="bootstrap")
+    assert _retrain_runs(serving) == 2
+
+
+def _answer(variant: str, index: int, right: bool) -> LogRow:
+    return LogRow(
+        ts_utc=utc_now(),
+        request_id=f"{variant}{index}",
+        user_id=f"{variant}{index}",
+        experiment_id="IrisClassifier-v1-v2",
+        variant=variant,
+        alias={"A": "prod", "B": "staging"}[variant],
+        model="IrisClassifier",
+        model_version={"A": "1", "B": "2"}[variant],
+        ab_split_b=0.5,
+        features_json="{}",
+        label="0",
+        prediction="0" if right else "1",
+        probability=0.9,
+        latency_ms=1.0,
+        status=200,
+    )

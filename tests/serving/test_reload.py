@@ -18,7 +18,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from app import create_app
 from crossfade.data import load_table
-from crossfade.errors import NoModel
+from crossfade.errors import NoModel, RegistryUnavailable
 from crossfade.registry import LoadedModel, Registry, Version, connect
 from crossfade.requestlog import CsvRequestLog
 from crossfade.serving.reload import Reloader
@@ -504,3 +504,35 @@ def test_swaps_interrupt_nobody(settings: Settings, registry: Registry, register
     assert {answer[0] for answer in answers} == {200}
     assert {answer[1:] for answer in answers} == {("1", None), ("2", None)}
     assert len(CsvRequestLog(settings.request_log, settings.labels_log).read().rows) == len(answers)
+
+
+class _BreaksOnce(Registry):
+    """A registry whose first download of a version breaks in the middle."""
+
+    def __init__(self, tracking_uri: str, name: str, number: str) -> None:
+        super().__init__(tracking_uri, name)
+        self._breaks = {number}
+
+    def load(self, version: Version) -> LoadedModel:
+        if version.number in self._breaks:
+            self._breaks.remove(version.number)
+            raise RegistryUnavailable("Connection broken: IncompleteRead")
+        return super().load(version)
+
+
+def test_a_broken_download_is_tried_again(
+    settings: Settings, registry: Registry, register: Callable[..., Version], make_reloader: Callable[..., Reloader]
+) -> None:
+    """A challenger whose download broke is left out for now, prod moves meanwhile, and the next look brings both."""
+    register("prod")
+    breaking = _BreaksOnce(settings.mlflow_tracking_uri, settings.reg_model_name, "3")
+    reloader = make_reloader(breaking)
+    reloader.refresh()
+    registry.move("prod", register().number, expected="1")
+    register("staging")
+    reloader.refresh()
+    assert (reloader.current.prod.version, reloader.current.staging) == ("2", None)
+    assert "IncompleteRead" in str(reloader.last_look.problem)
+    reloader.refresh()
+    assert reloader.current.experiment_id == "IrisClassifier-v2-v3"
+    assert reloader.last_look.problem is None
