@@ -320,7 +320,8 @@ def _look_at_traffic(settings: Settings, prod: Version | None, current_source: s
         return DriftCheck(prod, None, DriftReport("no_reference", 0, str(error)), 0)
     live = read_live(current_source, settings, reference.features, prod.number, settings.drift_strength)
     report = compare_with_reference(reference, live.window, _drift_rule(settings))
-    return DriftCheck(prod, live, report, int((~live.labeled[REQUEST_ID].isin(snapshot[REQUEST_ID])).sum()))
+    new_labeled = int((~live.labeled[REQUEST_ID].isin(snapshot[REQUEST_ID])).sum())
+    return DriftCheck(prod, live, report, new_labeled, snapshot)
 
 
 def _notify_router(settings: Settings) -> None:

@@ -111,8 +111,7 @@ class DriftReport:
     @property
     def drifted(self) -> list[str]:
         """Columns that drifted, the largest PSI first."""
-        found = [column for column in self.columns if column.verdict == "drift"]
-        return [column.feature for column in sorted(found, key=lambda column: -(column.psi or 0))]
+        return [column.feature for column in _drifted(self.columns)]
 
     def to_frame(self) -> pd.DataFrame:
         """One line per column."""
@@ -140,13 +139,18 @@ def check_drift(reference: ReferenceProfile, live: pd.DataFrame, rule: DriftRule
         reason = f"{len(live)} live rows; a verdict needs {rule.min_rows}"
         return DriftReport("insufficient_data", len(live), reason)
     columns = _compare(reference, live, rule)
-    drifted = sorted((c for c in columns if c.verdict == "drift"), key=lambda c: -(c.psi or 0))
+    drifted = _drifted(columns)
     listed = ", ".join(c.described for c in drifted)
     reason = f"{len(drifted)} of {len(columns)} columns drifted over {len(live)} rows" + (
         f": {listed}" if listed else ""
     )
     verdict: Literal["drift", "stable"] = "drift" if len(drifted) > rule.share * len(columns) else "stable"
     return DriftReport(verdict, len(live), reason, columns)
+
+
+def _drifted(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:
+    """Pick the columns that drifted, the largest PSI first."""
+    return sorted((c for c in columns if c.verdict == "drift"), key=lambda c: -(c.psi or 0))
 
 
 def _compare(reference: ReferenceProfile, live: pd.DataFrame, rule: DriftRule) -> tuple[ColumnDrift, ...]:

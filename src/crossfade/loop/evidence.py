@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlflow
+import pandas as pd
 
 from crossfade.loop.drift import PREDICTION, PROBABILITY, DriftReport
 from crossfade.loop.evaluate import Evaluation
@@ -22,7 +23,7 @@ from crossfade.loop.reports import (
     write_json,
     write_manifest,
 )
-from crossfade.loop.tracking import log_frame, log_json, read_snapshot
+from crossfade.loop.tracking import log_frame, log_json
 from crossfade.registry import Version
 from crossfade.requestlog import utc_now
 from crossfade.settings import Settings
@@ -40,6 +41,8 @@ class DriftCheck:
     report: DriftReport
     new_labeled: int
     """Labelled rows that prod has not learnt."""
+    snapshot: pd.DataFrame | None = None
+    """Rows that prod learnt; None where there is no reference."""
 
 
 def record_drift(settings: Settings, check: DriftCheck, decision: Recommendation, run_id: str, trigger: str) -> None:
@@ -83,14 +86,14 @@ def _write_html(paths: ReportPaths, check: DriftCheck) -> None:
     """Write Evidently's page, or take the old one away where there is nothing to show."""
     html = paths.drift / "drift_report.html"
     names = [c.feature for c in check.report.columns if c.feature not in (PREDICTION, PROBABILITY)]
-    if check.prod is None or check.live is None or not names:
+    if check.snapshot is None or check.live is None or not names:
         html.unlink(missing_ok=True)
         return
     live = check.live.window[names].dropna(axis=1, how="all")  # Evidently refuses empty columns
     if live.empty:
         html.unlink(missing_ok=True)
         return
-    write_evidently_html(html, read_snapshot(check.prod.run_id)[list(live.columns)], live)
+    write_evidently_html(html, check.snapshot[list(live.columns)], live)
     mlflow.log_artifact(str(html))
 
 
