@@ -10,10 +10,13 @@ import logging
 from flask import Flask
 
 from crossfade.errors import SettingsError
+from crossfade.featurestore import FeatureStore
 from crossfade.registry import Registry
 from crossfade.requestlog import CsvRequestLog, RequestLog
 from crossfade.serving import web
 from crossfade.serving.config import SplitConfig
+from crossfade.serving.context import Router
+from crossfade.serving.ingestor import Ingestor
 from crossfade.serving.predictor import Predictor
 from crossfade.serving.reload import Reloader
 from crossfade.settings import Settings, load_settings
@@ -26,6 +29,7 @@ def create_app(
     *,
     registry: Registry | None = None,
     log: RequestLog | None = None,
+    store: FeatureStore | None = None,
     follow: bool = True,
 ) -> Flask:
     """Make a router.
@@ -34,7 +38,7 @@ def create_app(
     ----------
     settings : Settings, optional
         By default read from the environment.
-    registry, log : optional
+    registry, log, store : optional
         In place of those the settings name.
     follow : bool
         Follow the registry from a background thread; else look only when told to.
@@ -47,6 +51,7 @@ def create_app(
         raise SystemExit(f"error: {error}") from None  # under gunicorn too: one line, no traceback
     registry = registry or Registry(settings.mlflow_tracking_uri, settings.reg_model_name)
     log = log or CsvRequestLog(settings.request_log, settings.labels_log)
+    store = store or FeatureStore(settings.feature_store)
     config = SplitConfig(settings.router_config, settings.ab_split_b)
     reloader = Reloader(
         registry,
@@ -59,9 +64,9 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = settings.router_max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask types the provider by its base class
     predictor = Predictor(reloader, config, log, settings.router_max_batch_rows)
-    web.install(
-        app, web.Router(predictor, reloader, config, log, settings.router_api_token, settings.router_admin_token)
-    )
+    ingestor = Ingestor(reloader, store, settings.reg_model_name, settings.router_max_batch_rows)
+    tokens = settings.router_api_token, settings.router_admin_token
+    web.install(app, Router(predictor, reloader, config, log, ingestor, *tokens))
     _say_what_is_open(settings)
     reloader.refresh()
     if follow:
@@ -72,7 +77,8 @@ def create_app(
 def _say_what_is_open(settings: Settings) -> None:
     if settings.router_api_token is None:
         _log.warning(
-            "/predict and /feedback are open to anyone who reaches this port: set ROUTER_API_TOKEN to close them"
+            "/predict, /feedback and /ingest are open to anyone who reaches this port: "
+            "set ROUTER_API_TOKEN to close them"
         )
     if settings.router_admin_token is None:
         _log.warning(

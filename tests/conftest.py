@@ -16,7 +16,7 @@ from mlflow.models import infer_signature
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
 
-from crossfade.data import load_table
+from crossfade.data import load_dataset
 from crossfade.registry import Registry, Version
 from crossfade.settings import Settings, load_settings
 
@@ -56,7 +56,7 @@ def register(registry: Registry) -> Callable[..., Version]:
     """Train a small real model on Iris and register it; `aliases` are put on it."""
 
     def make(*aliases: str, model: BaseEstimator | None = None, columns: list[str] | None = None) -> Version:
-        frame = load_table("iris", "target").frame
+        frame = load_dataset(Settings()).frame
         features, target = frame.drop(columns="target"), frame["target"]
         if columns is not None:
             features = features.set_axis(columns, axis=1)

@@ -23,6 +23,7 @@ from crossfade.requestlog import (
     features_frame,
     utc_now,
 )
+from crossfade.schema import FeatureSchema
 
 NOW = "2026-01-02T03:04:05.000006+00:00"
 HEADER = ",".join(COLUMNS)
@@ -155,7 +156,7 @@ class TestContract:
         log.append(
             [a_row("r1"), a_row("r2", features_json='{"b": 4}'), a_row("r3", features_json='{"a": null, "b": 0}')]
         )
-        frame = features_frame(log.read().rows.iloc[1:], ["b", "a", "c"])
+        frame = features_frame(log.read().rows.iloc[1:], FeatureSchema.of_numbers("b", "a", "c"))
         assert frame.index.tolist() == [1, 2]
         assert frame.columns.tolist() == ["b", "a", "c"]
         assert frame["b"].tolist() == [4.0, 0.0]
@@ -164,7 +165,7 @@ class TestContract:
 
     def test_no_rows_have_empty_feature_columns(self, log: RequestLog) -> None:
         """Without rows there are still all columns."""
-        frame = features_frame(log.read().rows, ["a", "b"])
+        frame = features_frame(log.read().rows, FeatureSchema.of_numbers("a", "b"))
         assert frame.shape == (0, 2)
 
     def test_a_row_may_be_large(self, log: RequestLog) -> None:

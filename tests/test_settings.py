@@ -33,7 +33,11 @@ def _clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("PROD_ALIAS", "v3", "neither `latest` nor `v<number>`"),
         ("STAGING_ALIAS", "latest", "neither `latest` nor `v<number>`"),
         ("AB_TEST", "t-test", "chi2"),
-        ("DATASET", "titanic", "'iris'"),
+        (
+            "DATASET",
+            "titanic",
+            "iris, wine, breast_cancer, a file that ends in .csv",
+        ),
         ("REG_MODEL_NAME", "a/b", "pattern"),
     ],
 )

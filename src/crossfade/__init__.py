@@ -13,23 +13,31 @@
       ▲                                                                                                 ▼
       └──── 9 hot swap  serving/reload.py ◄───────────── MODEL REGISTRY (registry.py, MLflow aliases) ◄─┘
 
-The loops meet in two places only, the request log and the registry; `serving` and `loop` never import each other.
+The loops meet in two places only, the request log (with the rows that were ingested beside it, featurestore.py) and the
+registry; `serving` and `loop` never import each other.
 
 1. serving/split.py        which arm answers: user -> A or B, a pure, seeded hash
 2. serving/deployment.py   who serves: an immutable picture of the aliases; serving/predictor.py uses it for one request
 3. requestlog.py           one row per answer, written before the answer leaves; late labels are joined at reading
-4. loop/drift.py           live traffic against what prod's version learnt; loop/policy.py decides what follows
+4. loop/drift.py           live traffic against what prod's version learnt, loop/quality.py its answers against their
+                           labels; loop/policy.py decides what follows
 5. loop/retrain.py         a challenger by AutoML (loop/automl.py), held against prod (loop/champion.py)
 6. registry.py             versions, tags, aliases; moves only what is still where it was seen
 7. loop/evaluate.py        which arm is better, and is the evidence good enough
 8. loop/promote.py         move the aliases; roll back
 9. serving/reload.py       follow the aliases without interrupting a request
 
+loop/steps.py runs 4 to 8 in the DAG's order on one installation (loop/installation.py); replay/ plays a table's history
+through 1 to 9.
+
 Around them: settings.py (every knob), errors.py, experiment.py (its name), schema.py (features and labels from
-outside), model.py (a version ready to answer), data.py (tables), appendonly.py (the CSV files under the log), stats/
-(pure statistics), loop/live.py (what the log says now), loop/tracking.py (MLflow runs), loop/plots.py, loop/reports.py
+outside), signature.py (the schema in MLflow), model.py (a version ready to answer), data.py (tables), appendonly.py
+(the CSV files under the log), featurestore.py and database.py (ingested rows in SQL), stats/ (pure statistics),
+loop/incumbent.py (what prod learnt), loop/live.py (what the log says now), loop/check.py (one look at both),
+loop/holdout.py (which rows learn and which judge), loop/tracking.py (MLflow runs), loop/plots.py, loop/reports.py
 (report files), loop/evidence.py (what every step leaves in both), serving/messages.py (bodies), serving/config.py (the
-split in force), serving/web.py (HTTP), stack/ (start, stop and drive the services), cli.py.
+split in force), serving/context.py and serving/web.py (HTTP), serving/ingest.py, ingestor.py, intake.py and
+labeledrow.py (labelled rows on their way in), stack/ (start, stop and drive the services), cli.py.
 
 Importing a module does nothing: no folder made, no client, no thread.
 """

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table as Grid
 
 from crossfade.errors import CrossfadeError, ServiceError
+from crossfade.replay.command import replay
 from crossfade.settings import Settings, load_settings, settings_table
 from crossfade.stack import processes
 from crossfade.stack.services import Service, embedded_services, prepare, router_service
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from crossfade.stack.airflow import DagRun
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+cli.command()(replay)
 console = Console()
 
 _START_SECONDS = 180
@@ -114,7 +116,7 @@ def simulate(
     seed: Annotated[int, typer.Option(min=0, help="same seed, same requests")] = 0,
 ) -> None:
     """Send real traffic, drawn from the dataset, to the router."""
-    from crossfade.data import load_table
+    from crossfade.data import load_dataset
     from crossfade.stack.traffic import Plan, send
 
     if labels not in ("now", "later", "none"):
@@ -124,7 +126,7 @@ def simulate(
     columns = (SpinnerColumn(), TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("sending", total=rows)
-        table = load_table(settings.dataset, settings.target)
+        table = load_dataset(settings)
         outcome = send(table, plan, settings.router_url, settings.api_token, lambda done: progress.advance(task, done))
     grid = Grid("arm", "version", "answered", "right", box=None, header_style="bold")
     for (variant, version), answered in sorted(outcome.answered.items()):

@@ -6,6 +6,8 @@ Every message says what came, what is allowed and what to do next. HTTP status c
 
 from __future__ import annotations
 
+import re
+
 
 class CrossfadeError(Exception):
     """Base of every error that Crossfade raises on purpose."""
@@ -55,5 +57,24 @@ class LogUnavailable(CrossfadeError):
     """The request log cannot be written or read."""
 
 
+class StoreUnavailable(CrossfadeError):
+    """The feature store cannot be written or read."""
+
+
+class BatchConflict(CrossfadeError):
+    """The feature store holds a batch of that id already, with other rows."""
+
+
 class ServiceError(CrossfadeError):
     """A service of the stack did not start, stop or answer."""
+
+
+def without_login(url: str) -> str:
+    """Take user, password and query out of an address, for messages that others may read.
+
+    Examples
+    --------
+    >>> without_login("postgresql://me:s/cr@t@db/rows?password=secret")
+    'postgresql://db/rows'
+    """
+    return re.sub(r"\?\S*", "", re.sub(r"//[^\s]*@", "//", url))

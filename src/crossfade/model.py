@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from crossfade.schema import FeatureSchema
+from crossfade.schema import FeatureSchema, Value
 
 Label = int | str
 
@@ -32,8 +32,15 @@ class Model(Protocol):
     def schema(self) -> FeatureSchema:
         """The features it takes."""
 
-    def predict(self, rows: Sequence[Sequence[float]]) -> list[Prediction]:
-        """Answer rows of shape (n, features), in signature order."""
+    @property
+    def classes(self) -> tuple[Label, ...]:
+        """The labels that it knows."""
+
+    def predict(self, rows: Sequence[Sequence[Value]]) -> list[Prediction]:
+        """Answer rows of shape (n, features), in signature order; None is missing."""
+
+    def predict_frame(self, frame: pd.DataFrame) -> list[Prediction]:
+        """Answer the rows of a data frame as `FeatureSchema.conform` makes it."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +53,12 @@ class SklearnModel:
     classes: tuple[Label, ...]
     """Labels in the order of ``predict_proba``'s columns."""
 
-    def predict(self, rows: Sequence[Sequence[float]]) -> list[Prediction]:
+    def predict(self, rows: Sequence[Sequence[Value]]) -> list[Prediction]:
         """Answer rows of shape (n, features), in signature order."""
-        frame = pd.DataFrame(np.asarray(rows, dtype=np.float64), columns=list(self.schema.names))
+        return self.predict_frame(self.schema.frame_of(rows))
+
+    def predict_frame(self, frame: pd.DataFrame) -> list[Prediction]:
+        """Answer rows of a frame as `FeatureSchema.conform` makes it."""
         with warnings.catch_warnings():
             # PyCaret drops feature names between its steps, and scikit-learn warns at every call that they are gone.
             warnings.filterwarnings("ignore", message="X does not have valid feature names", category=UserWarning)

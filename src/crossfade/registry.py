@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model as MlflowModel
+from mlflow.models import ModelSignature, get_model_info
 from mlflow.protos.databricks_pb2 import (
     INVALID_PARAMETER_VALUE,
     RESOURCE_ALREADY_EXISTS,
@@ -27,9 +27,10 @@ from mlflow.protos.databricks_pb2 import (
     ErrorCode,
 )
 
-from crossfade.errors import AliasMoved, CrossfadeError, ModelUnusable, RegistryUnavailable
+from crossfade.errors import AliasMoved, CrossfadeError, ModelUnusable, RegistryUnavailable, without_login
 from crossfade.model import SklearnModel
 from crossfade.schema import FeatureSchema
+from crossfade.signature import schema_of
 
 _log = logging.getLogger(__name__)
 
@@ -185,6 +186,25 @@ class Registry:
         with self._reachable(), tempfile.TemporaryDirectory(prefix="crossfade-model-") as folder:
             return _load(self._fetch(version, folder), version)
 
+    def schema(self, version: Version) -> FeatureSchema:
+        """Return the features a version takes, without loading its model.
+
+        Raises
+        ------
+        RegistryUnavailable
+            MLflow does not answer.
+        ModelUnusable
+            Its files are missing, or say nothing about its features.
+        """
+        with self._reachable():
+            try:
+                info = get_model_info(f"models:/{self.name}/{version.number}")
+            except (MlflowException, OSError) as error:
+                if not _is_gone(error):
+                    raise
+                raise ModelUnusable(f"version {version.number}: its files cannot be fetched: {error}") from error
+        return _schema(info.signature, version)
+
     def _fetch(self, version: Version, folder: str) -> Path:
         uri = f"models:/{self.name}/{version.number}"
         try:
@@ -217,7 +237,7 @@ class Registry:
         except Exception as error:
             _log.debug("%s", error)
             what = "does not answer" if _is_down(error) else f"failed ({str(error).splitlines()[0][:200]})"
-            where = _without_login(self._uri)
+            where = without_login(self._uri)
             raise RegistryUnavailable(
                 f"MLflow at {where} {what}; start it (`crossfade up`) or correct MLFLOW_TRACKING_URI"
             ) from error
@@ -245,11 +265,6 @@ def _is_gone(error: Exception) -> bool:
     return isinstance(error, FileNotFoundError) or getattr(error, "error_code", "") == code or "404" in str(error)
 
 
-def _without_login(uri: str) -> str:
-    """Take user and password out of an address: errors are shown to whoever asks for /health."""
-    return re.sub(r"//[^/@]*@", "//", uri)
-
-
 def _load(path: Path, version: Version) -> LoadedModel:
     # PyCaret opens a log file in the working directory as soon as it is imported, which unpickling does.
     os.environ.setdefault("PYCARET_CUSTOM_LOGGING_PATH", os.devnull)
@@ -258,11 +273,20 @@ def _load(path: Path, version: Version) -> LoadedModel:
         pipeline = mlflow.sklearn.load_model(str(path))
     except Exception as error:  # unpickling may raise anything at all
         raise ModelUnusable(f"version {version.number}: its files cannot be loaded: {error}") from error
-    signature, metadata = described.signature, described.metadata or {}
-    if signature is None or "classes" not in metadata:
-        raise ModelUnusable(f"version {version.number} has no signature or no list of classes: train it with Crossfade")
-    schema = FeatureSchema(tuple(signature.inputs.input_names()))
+    metadata = described.metadata or {}
+    if "classes" not in metadata:
+        raise ModelUnusable(f"version {version.number} has no list of classes: train it with Crossfade")
+    schema = _schema(described.signature, version)
     return LoadedModel(version, SklearnModel(pipeline, schema, tuple(metadata["classes"])), _digest(path))
+
+
+def _schema(signature: ModelSignature | None, version: Version) -> FeatureSchema:
+    schema = schema_of(signature)
+    if schema is None:
+        raise ModelUnusable(
+            f"version {version.number} has no signature of numbers, text and booleans by name: train it with Crossfade"
+        )
+    return schema
 
 
 def _digest(folder: Path) -> str:

@@ -6,18 +6,17 @@ a label that came later is joined when the log is read.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
+import msgspec
 import pandas as pd
-import pyarrow as pa
 
 from crossfade.appendonly import AppendOnlyCsv
+from crossfade.schema import FeatureSchema
 
 
 def utc_now() -> str:
@@ -112,6 +111,8 @@ class MemoryRequestLog:
     def __init__(self) -> None:
         self._rows: list[LogRow] = []
         self._labels: list[LateLabel] = []
+        self._read_rows = _text_frame([], COLUMNS)
+        self._read_labels = _text_frame([], LABEL_COLUMNS)
 
     def append(self, rows: Sequence[LogRow]) -> None:
         """Store rows together."""
@@ -122,10 +123,11 @@ class MemoryRequestLog:
         self._labels.extend(labels)
 
     def read(self) -> LogContents:
-        """Read everything stored so far."""
-        rows = pa.Table.from_pylist([_texts(row) for row in self._rows], schema=_text_schema(COLUMNS))
-        labels = pa.Table.from_pylist([_texts(label) for label in self._labels], schema=_text_schema(LABEL_COLUMNS))
-        return _join(rows.to_pandas(), labels.to_pandas(), set_aside=0)
+        """Read everything stored so far; what was read before is not turned into columns again."""
+        rows, labels = self._rows[len(self._read_rows) :], self._labels[len(self._read_labels) :]
+        self._read_rows = pd.concat([self._read_rows, _text_frame(rows, COLUMNS)], ignore_index=True)
+        self._read_labels = pd.concat([self._read_labels, _text_frame(labels, LABEL_COLUMNS)], ignore_index=True)
+        return _join(self._read_rows, self._read_labels, set_aside=0)
 
 
 class CsvRequestLog:
@@ -163,8 +165,8 @@ def _texts(record: LogRow | LateLabel) -> dict[str, str]:
     return {name: "" if value is None else str(value) for name, value in values.items()}
 
 
-def _text_schema(columns: tuple[str, ...]) -> pa.Schema:
-    return pa.schema([(name, pa.string()) for name in columns])
+def _text_frame(records: Sequence[LogRow | LateLabel], columns: tuple[str, ...]) -> pd.DataFrame:
+    return pd.DataFrame([_texts(record) for record in records], columns=list(columns), dtype=object)
 
 
 def _join(rows: pd.DataFrame, labels: pd.DataFrame, set_aside: int) -> LogContents:
@@ -186,26 +188,28 @@ def _join(rows: pd.DataFrame, labels: pd.DataFrame, set_aside: int) -> LogConten
     return LogContents(rows, set_aside + int(damaged.sum()), orphans)
 
 
-def features_frame(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Unpack `features_json` into one float column per feature; what a row lacks is NaN.
+def units(rows: pd.DataFrame) -> pd.Series[Any]:
+    """Return what the split hashed: the user, or the request where none was named (a batch, of one time, is one)."""
+    request = rows["request_id"].str.replace(r"\.\d+$", "", regex=True) + " " + rows["ts_utc"].astype(str)
+    return rows["user_id"].where(rows["user_id"] != "", "request " + request)
+
+
+def features_frame(rows: pd.DataFrame, schema: FeatureSchema) -> pd.DataFrame:
+    """Unpack `features_json` into one column per feature; what a row lacks, or has of another kind, is NaN.
 
     Returns
     -------
     DataFrame
         Shape (rows, features), on the rows' own index.
     """
-    unpacked = pd.DataFrame([_object(text) for text in rows["features_json"]], index=rows.index)
-    return pd.DataFrame(
-        {name: pd.to_numeric(unpacked[name], errors="coerce") if name in unpacked else np.nan for name in names},
-        index=rows.index,
-        dtype="float64",
-    )
+    unpacked = pd.DataFrame([_object(text) for text in rows["features_json"]], index=rows.index, dtype=object)
+    return schema.conform(unpacked)
 
 
 def _object(text: str) -> dict[str, Any]:
     """Read a JSON object; what is none holds no feature."""
     try:
-        found = json.loads(text)
-    except ValueError:
+        found = msgspec.json.decode(text)
+    except msgspec.DecodeError:
         return {}
     return found if isinstance(found, dict) else {}

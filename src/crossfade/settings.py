@@ -14,7 +14,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from crossfade.errors import SettingsError
+from crossfade.errors import SettingsError, without_login
+
+BUNDLED_TABLES = ("iris", "wine", "breast_cancer")
+TABLE_ENDINGS = (".csv", ".csv.gz", ".parquet")
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -64,10 +67,28 @@ class Settings(BaseSettings):
     prod_alias: Annotated[Alias, Field(description="alias of the version in production (arm A)")] = "prod"
     staging_alias: Annotated[Alias, Field(description="alias of the challenger (arm B)")] = "staging"
     previous_alias: Annotated[Alias, Field(description="alias of what prod was before, for rollback")] = "previous"
-    dataset: Annotated[Literal["iris", "wine", "breast_cancer"], Field(description="table the first model learns")] = (
-        "iris"
-    )
+    dataset: Annotated[
+        str,
+        Field(
+            description="table the first model learns: `iris`, `wine`, `breast_cancer`, a CSV, CSV.gz or Parquet file, "
+            "or a SQLAlchemy URL"
+        ),
+    ] = "iris"
+    dataset_query: Annotated[
+        str, Field(validate_default=True, description="SQL query that yields the rows, where DATASET is a URL")
+    ] = ""
     target: Annotated[str, Field(description="column of the label", min_length=1)] = "target"
+    dataset_time_column: Annotated[str, Field(description="column that orders the rows in time; never a feature")] = ""
+    dataset_id_column: Annotated[str, Field(description="column that names a row; never a feature")] = ""
+    dataset_features: Annotated[
+        str, Field(description="columns to learn from, comma-separated; empty: all that can be")
+    ] = ""
+    dataset_categorical: Annotated[
+        str, Field(description="columns of numbers that are codes, comma-separated: each becomes a category")
+    ] = ""
+    feature_store: Annotated[
+        str, Field(description="SQLAlchemy URL of the rows that /ingest takes; empty: SQLite in `var/`")
+    ] = ""
 
     # Drift
     psi_threshold: Annotated[float, Field(ge=0, description="PSI above this is large enough to matter")] = 0.2
@@ -84,15 +105,23 @@ class Settings(BaseSettings):
     ] = 0.5
 
     # Retraining
+    retrain_on: Annotated[
+        Literal["drift,quality", "drift", "quality"],
+        Field(description="what calls for a retraining: drift of the inputs, a fall in quality, or either"),
+    ] = "drift,quality"
     retrain_min_labeled: Annotated[Count, Field(description="new labelled rows that a retraining needs")] = 100
     automl_models: Annotated[str, Field(description="PyCaret model ids to compare, comma-separated", min_length=1)] = (
         "lr,lda,nb,knn,dt,rf,lightgbm"
     )
     automl_folds: Annotated[int, Field(ge=2, description="cross-validation folds")] = 5
     automl_seed: Annotated[int, Field(ge=0, description="seed of splits and models")] = 42
-    holdout_share: Annotated[Level, Field(description="newest share of the new rows that the champion gate keeps")] = (
-        0.3
-    )
+    automl_budget_seconds: Annotated[
+        float, Field(gt=0, description="no further algorithm is tried after this time")
+    ] = 600
+    holdout_share: Annotated[
+        Level, Field(description="newest share of the new rows that is held out for the champion gate")
+    ] = 0.5
+    holdout_max_rows: Annotated[Count, Field(description="most rows that are held out")] = 500
     gate_max_recall_drop: Annotated[
         Share,
         Field(description="recall that a challenger may lose in a class, unless the champion had it by over-answering"),
@@ -104,6 +133,12 @@ class Settings(BaseSettings):
     ab_alpha: Annotated[Level, Field(description="p-value below which B's difference counts")] = 0.05
     ab_min_labeled: Annotated[Count, Field(description="labelled rows that each arm needs")] = 30
     ab_min_delta_acc: Annotated[Share, Field(description="accuracy that B must be ahead by at least")] = 0.0
+    ab_max_days: Annotated[
+        float, Field(gt=0, description="days of traffic after which an experiment without a verdict is given up")
+    ] = 5
+    ab_max_labeled: Annotated[
+        Count, Field(description="labelled rows of each arm after which an experiment without a verdict is given up")
+    ] = 1000
 
     # Router
     router_workers: Annotated[Count, Field(description="worker processes")] = 2
@@ -114,7 +149,7 @@ class Settings(BaseSettings):
     router_max_body_bytes: Annotated[Count, Field(description="largest request body")] = 4 * 2**20
     router_max_batch_rows: Annotated[Count, Field(description="most rows of one batch")] = 10_000
     router_api_token: Annotated[
-        SecretStr | None, Field(description="bearer token for /predict and /feedback; unset: open")
+        SecretStr | None, Field(description="bearer token for /predict, /feedback and /ingest; unset: open")
     ] = None
     router_admin_token: Annotated[
         SecretStr | None, Field(description="bearer token for POST /config and /reload; unset: open")
@@ -133,6 +168,24 @@ class Settings(BaseSettings):
         "var/logs/ab_reports/ab_eval_latest.json"
     )
 
+    @field_validator("dataset", mode="after")
+    @classmethod
+    def _some_table(cls, dataset: str) -> str:
+        if dataset not in BUNDLED_TABLES and "://" not in dataset and not dataset.endswith(TABLE_ENDINGS):
+            raise ValueError(
+                f"allowed are {', '.join(BUNDLED_TABLES)}, a file that ends in {', '.join(TABLE_ENDINGS)}, "
+                "or a SQLAlchemy URL"
+            )
+        return dataset
+
+    @field_validator("dataset_query", mode="after")
+    @classmethod
+    def _query_goes_with_a_url(cls, query: str, info: ValidationInfo) -> str:
+        is_url = "://" in info.data.get("dataset", "")
+        if is_url != bool(query):
+            raise ValueError("DATASET is a URL: say which rows" if is_url else "only a DATASET that is a URL takes one")
+        return query
+
     @field_validator("automl_models", mode="after")
     @classmethod
     def _some_models(cls, models: str) -> str:
@@ -146,6 +199,17 @@ class Settings(BaseSettings):
         if token is not None and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
             raise ValueError("a token is printable ASCII without spaces: it has to fit into a header")
         return token
+
+    @field_validator("feature_store", mode="after")
+    @classmethod
+    def _embedded_store(cls, url: str, info: ValidationInfo) -> str:
+        scheme, _, place = url.partition("://")
+        if url and scheme.partition("+")[0] not in ("sqlite", "postgresql"):
+            raise ValueError("give sqlite:///<file> or postgresql+psycopg2://<host>/<database>")
+        home = info.data.get("crossfade_home", Path())
+        if scheme == "sqlite" or not url:  # a relative file starts from CROSSFADE_HOME, wherever a process was started
+            return f"sqlite:///{home / (place.removeprefix('/') or 'var/features.db')}"
+        return url
 
     @field_validator("crossfade_home", mode="after")
     @classmethod
@@ -179,6 +243,13 @@ class Settings(BaseSettings):
             raise ValueError("the three aliases must differ")
         return alias
 
+    @field_validator("ab_max_labeled", mode="after")
+    @classmethod
+    def _holds_the_minimum(cls, rows: int, info: ValidationInfo) -> int:
+        if rows < info.data.get("ab_min_labeled", 0):
+            raise ValueError(f"it must be AB_MIN_LABELED ({info.data['ab_min_labeled']}) at least")
+        return rows
+
     @property
     def reachable_host(self) -> str:
         """Address under which this machine finds its own services."""
@@ -195,14 +266,33 @@ class Settings(BaseSettings):
         return self.request_log.with_name("labels.csv")
 
     @property
+    def dataset_shown(self) -> str:
+        """The dataset's name for messages: without the login that a URL may hold."""
+        return without_login(self.dataset)
+
+    @property
+    def dataset_feature_names(self) -> list[str]:
+        """The columns to learn from; empty: all that can be."""
+        return _listed(self.dataset_features)
+
+    @property
+    def dataset_categorical_names(self) -> list[str]:
+        """The columns of numbers that are categories."""
+        return _listed(self.dataset_categorical)
+
+    def below_home(self, path: str | Path) -> Path:
+        """Return a path as it stands, a relative one from CROSSFADE_HOME."""
+        return self.crossfade_home / Path(path).expanduser()
+
+    @property
     def api_token(self) -> str | None:
-        """The bearer token for /predict and /feedback, in clear."""
+        """The bearer token for /predict, /feedback and /ingest, in clear."""
         return self.router_api_token.get_secret_value() if self.router_api_token else None
 
     @property
     def automl_model_ids(self) -> list[str]:
         """The PyCaret model ids to compare."""
-        return [name.strip() for name in self.automl_models.split(",") if name.strip()]
+        return _listed(self.automl_models)
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -226,6 +316,10 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError("\n".join(lines)) from None
 
 
+def _listed(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def _reachable(bind_host: str) -> str:
     everywhere = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
     return "127.0.0.1" if bind_host in everywhere else bind_host
@@ -233,8 +327,12 @@ def _reachable(bind_host: str) -> str:
 
 def _explain(loc: tuple[int | str, ...], value: object, allowed: str) -> str:
     name = str(loc[0]).upper()
-    shown = "***" if "TOKEN" in name or "PASSWORD" in name else repr(value)
+    shown = "***" if "TOKEN" in name or "PASSWORD" in name else _shown(value)
     return f"{name}={shown} is not allowed: {allowed[0].lower()}{allowed[1:]}. Change it in the environment or in .env."
+
+
+def _shown(value: object) -> str:
+    return repr(without_login(value) if isinstance(value, str) and "://" in value else value)
 
 
 def settings_table() -> str:

@@ -17,10 +17,11 @@ import requests
 from mlflow import MlflowClient
 from scipy import stats
 
-from crossfade.data import draw_traffic, load_table
+from crossfade.data import draw_traffic, load_dataset
 from crossfade.registry import Registry
 from crossfade.requestlog import COLUMNS
 from crossfade.serving.split import assign
+from crossfade.settings import Settings
 from crossfade.stack import processes
 from crossfade.stack.services import Service, embedded_services
 
@@ -57,7 +58,7 @@ def _workers(stack) -> list[psutil.Process]:
 
 
 def _rows(count: int, seed: int) -> list[tuple[list[float], int]]:
-    frame = draw_traffic(load_table("iris", "target"), count, 0.5, seed)
+    frame = draw_traffic(load_dataset(Settings()), count, 0.5, seed)
     return list(zip(frame.drop(columns="target").to_numpy().tolist(), frame["target"].tolist(), strict=True))
 
 

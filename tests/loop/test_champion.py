@@ -107,7 +107,25 @@ def test_a_challenger_that_knows_one_class_only_is_rejected() -> None:
     """A challenger that answers everything with one class loses the others and is rejected, each one named."""
     gate = _gate(["a"] * 100, _answers(a=30, b=36, c=18))
     assert not gate.passed
-    assert {reason.split()[1] for reason in gate.reasons[1:]} == {"b", "c"}
+    assert {reason.split()[1] for reason in gate.reasons if reason.startswith("class")} == {"b", "c"}
+
+
+def test_a_challenger_that_is_less_accurate_is_rejected() -> None:
+    """Better in macro F1 is not enough: who is less accurate would cost users and could not win the A/B test."""
+    truth = ["often"] * 90 + ["seldom"] * 10
+    champion, challenger = ["often"] * 100, ["often"] * 75 + ["seldom"] * 25
+    gate = champion_gate(_scores(challenger, truth), _scores(champion, truth), max_recall_drop=1.0)
+    assert gate.challenger.f1_macro > _scores(champion, truth).f1_macro
+    assert not gate.passed
+    assert gate.reasons[1:] == ("accuracy 0.850 against 0.900: worse",)
+
+
+def test_a_challenger_that_is_as_accurate_passes() -> None:
+    """Equal accuracy is enough, where macro F1 is better."""
+    truth = ["often"] * 90 + ["seldom"] * 10
+    challenger = ["often"] * 85 + ["seldom"] * 5 + ["often"] * 5 + ["seldom"] * 5
+    gate = champion_gate(_scores(challenger, truth), _scores(["often"] * 100, truth), max_recall_drop=0.1)
+    assert (gate.challenger.accuracy, gate.passed, len(gate.reasons)) == (0.9, True, 1)
 
 
 def test_the_result_is_jsonable() -> None:

@@ -10,8 +10,8 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 
 from crossfade.loop.drift import DriftRule, ReferenceProfile, check_drift
-from crossfade.stats.divergence import ks, psi
-from crossfade.stats.profile import NumericProfile
+from crossfade.stats.divergence import category_shift, ks, psi
+from crossfade.stats.profile import CategoricalProfile, NumericProfile
 
 
 def _features(rows: int, seed: int, **shift: float) -> pd.DataFrame:
@@ -87,22 +87,26 @@ def test_either_distance_is_enough(reference: ReferenceProfile, rule: DriftRule,
 
 
 def test_p_values_are_holms(reference: ReferenceProfile) -> None:
-    """The p-values of all columns are adjusted by Holm, those of PSI and of KS apart."""
+    """The p-values of all columns are adjusted by Holm, those of PSI apart from those of KS and chi-square."""
     live = _features(600, 8, a=0.1, b=0.12).join(_outputs(600, 9))
     report = check_drift(reference, live, DriftRule())
-    raw_psi, raw_ks = [], []
+    raw_psi, raw_shape = [], []
     for name, profile in reference.columns.items():
         counts = profile.count(live[name])
         divergence = psi(profile, counts)
         assert divergence is not None
         raw_psi.append(divergence.p_value)
-        if isinstance(profile, NumericProfile):
-            distance = ks(profile, counts)  # type: ignore[arg-type]
-            assert distance is not None
-            raw_ks.append(distance.p_value)
+        numeric = isinstance(profile, NumericProfile)
+        distance = ks(profile, counts) if numeric else category_shift(profile, counts)  # type: ignore[arg-type]
+        assert distance is not None
+        raw_shape.append(distance.p_value)
     found = report.to_frame()
     assert found["psi_pvalue"].tolist() == pytest.approx(multipletests(raw_psi, method="holm")[1])
-    assert found["ks_pvalue"].dropna().tolist() == pytest.approx(multipletests(raw_ks, method="holm")[1])
+    shape = found["ks_pvalue"].fillna(found["chi2_pvalue"])
+    assert shape.tolist() == pytest.approx(multipletests(raw_shape, method="holm")[1])
+    assert (
+        found["ks_pvalue"].notna().tolist() == found["chi2_pvalue"].isna().tolist() == [True, True, True, False, True]
+    )
 
 
 def test_too_few_rows_are_not_stable(reference: ReferenceProfile) -> None:
@@ -193,3 +197,116 @@ def test_a_report_is_jsonable(reference: ReferenceProfile) -> None:
     report = check_drift(reference, _features(1000, 3, b=1.0), DriftRule())
     assert json.loads(json.dumps(report.to_dict())) == report.to_dict()
     assert len(report.to_frame()) == len(report.columns) == 3
+
+
+COLOURS = ["red", "green", "blue"]
+
+
+def _mixed(rows: int, seed: int, shares: tuple[float, ...] = (0.5, 0.3, 0.2), gaps: float = 0.05) -> pd.DataFrame:
+    """A number, a category and a boolean, as the models take them, some of each missing."""
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "size": rng.normal(size=rows),
+            "colour": rng.choice(COLOURS, rows, p=shares).astype(object),
+            "flag": (rng.random(rows) < 0.3).astype(float),
+        }
+    )
+    for name in frame:
+        frame.loc[rng.random(rows) < gaps, name] = np.nan
+    return frame
+
+
+@pytest.fixture(scope="module")
+def mixed() -> ReferenceProfile:
+    """2000 rows of every kind of feature."""
+    return ReferenceProfile.of(_mixed(2000, 1), _outputs(500, 2))
+
+
+def test_kinds_have_their_profiles(mixed: ReferenceProfile) -> None:
+    """Text is profiled by category; numbers and booleans by value, also after JSON."""
+    for profile in (mixed, ReferenceProfile.from_json(mixed.to_json())):
+        assert isinstance(profile.columns["colour"], CategoricalProfile)
+        assert isinstance(profile.columns["size"], NumericProfile)
+        assert isinstance(profile.columns["flag"], NumericProfile)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_stable_mixed_table_is_stable(mixed: ReferenceProfile, seed: int) -> None:
+    """Rows of the same distribution are stable in every kind of feature."""
+    report = check_drift(mixed, _mixed(1000, 100 + seed), DriftRule())
+    assert {column.feature: column.verdict for column in report.columns} == dict.fromkeys(
+        ("size", "colour", "flag"), "stable"
+    )
+
+
+def test_other_shares_of_categories_drifted(mixed: ReferenceProfile) -> None:
+    """Categories in other shares are drift of that feature, and the reason names its distance."""
+    report = check_drift(mixed, _mixed(1000, 3, shares=(0.2, 0.3, 0.5)), DriftRule())
+    assert (report.verdict, report.drifted) == ("drift", ["colour"])
+    column = next(c for c in report.columns if c.feature == "colour")
+    assert column.category_distance == pytest.approx(0.3, abs=0.05)
+    assert column.chi2_pvalue is not None
+    assert column.chi2_pvalue < 1e-6
+    assert (column.ks_statistic, column.ks_pvalue, column.reference_mean, column.live_mean) == (None,) * 4
+    assert f"colour (PSI {column.psi:.2f}, distance {column.category_distance:.2f})" in report.reason
+
+
+@pytest.mark.parametrize("share", [0.15, 0.5, 1.0])
+def test_a_new_category_drifted(mixed: ReferenceProfile, share: float) -> None:
+    """A category that the reference never had is drift once it is frequent."""
+    live = _mixed(1000, 3)
+    live.loc[np.random.default_rng(0).random(1000) < share, "colour"] = "violet"
+    assert check_drift(mixed, live, DriftRule()).drifted == ["colour"]
+
+
+def test_a_new_category_in_a_few_rows_is_not_drift(mixed: ReferenceProfile) -> None:
+    """A handful of rows of a new category is stable: no threshold is reached."""
+    live = _mixed(1000, 3)
+    live.loc[:9, "colour"] = "violet"
+    assert check_drift(mixed, live, DriftRule()).verdict == "stable"
+
+
+@pytest.mark.parametrize("name", ["size", "colour", "flag"])
+def test_values_that_go_missing_drifted(mixed: ReferenceProfile, name: str) -> None:
+    """A share of missing values that grew is drift of that feature, whatever its kind."""
+    live = _mixed(1000, 3)
+    live.loc[np.random.default_rng(0).random(1000) < 0.4, name] = np.nan
+    report = check_drift(mixed, live, DriftRule())
+    assert report.drifted == [name]
+    assert report.rows == 1000
+
+
+def test_a_boolean_that_turned_round_drifted(mixed: ReferenceProfile) -> None:
+    """A boolean whose share of true grew is drift."""
+    live = _mixed(1000, 3).assign(flag=lambda rows: 1 - rows["flag"])
+    assert check_drift(mixed, live, DriftRule()).drifted == ["flag"]
+
+
+def test_a_category_that_is_missing_everywhere_drifted(mixed: ReferenceProfile) -> None:
+    """A category that is missing in every row is drift, without a distance to speak of."""
+    live = _mixed(1000, 3).assign(colour=pd.Series(np.nan, range(1000), dtype=object))
+    report = check_drift(mixed, live, DriftRule())
+    column = next(c for c in report.columns if c.feature == "colour")
+    assert report.drifted == ["colour"]
+    assert (column.category_distance, column.chi2_pvalue) == (None, None)
+
+
+def test_either_distance_of_categories_is_enough(mixed: ReferenceProfile) -> None:
+    """PSI alone, or the category distance alone (against KS_THRESHOLD), calls drift; neither, and nothing does."""
+    live = _mixed(1000, 3, shares=(0.2, 0.3, 0.5))
+    assert check_drift(mixed, live, DriftRule(ks_threshold=1.0)).drifted == ["colour"]
+    assert check_drift(mixed, live, DriftRule(psi_threshold=99.0)).drifted == ["colour"]
+    assert check_drift(mixed, live, DriftRule(psi_threshold=99.0, ks_threshold=1.0)).drifted == []
+
+
+def test_the_report_has_a_column_per_number(mixed: ReferenceProfile) -> None:
+    """The table has one line per feature, with every number under its own name, and fits JSON."""
+    live = _mixed(1000, 3).join(_outputs(1000, 4))
+    frame = check_drift(mixed, live, DriftRule()).to_frame()
+    assert frame["feature"].tolist() == ["size", "colour", "flag", "prediction", "probability"]
+    assert {"psi", "psi_pvalue", "ks_statistic", "ks_pvalue", "category_distance", "chi2_pvalue"} < set(frame.columns)
+    assert {"reference_mean", "live_mean", "shift", "verdict", "rows"} < set(frame.columns)
+    assert frame["category_distance"].notna().tolist() == [False, True, False, True, False]
+    assert frame["ks_statistic"].isna().tolist() == [False, True, False, True, False]
+    json.dumps(frame.astype(object).where(frame.notna(), None).to_dict("records"), allow_nan=False)

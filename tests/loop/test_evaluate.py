@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from sklearn.metrics import f1_score
 
 from crossfade.loop.evaluate import Evaluation, EvaluationRule, Experiment, evaluate
 from crossfade.requestlog import LateLabel, LogContents, LogRow, MemoryRequestLog
+from crossfade.stats.proportions import Share
 
 EXPERIMENT = Experiment("m-v1-v2", "1", "2")
 NOW = "2026-01-02T03:04:05.000006+00:00"
@@ -297,3 +300,117 @@ def test_damaged_lines_are_passed_on() -> None:
     """How many lines of the log were set aside stands in the report."""
     whole = contents_of(an_arm("A", 5, 5))
     assert evaluate(LogContents(whole.rows, 4, 0), EXPERIMENT, EvaluationRule()).to_dict()["log_lines_set_aside"] == 4
+
+
+def _over_days(days: float, right_a: int, right_b: int, rows: int = 100, **changes: Any) -> list[LogRow]:
+    """Both arms' rows, the newest so many days after the oldest."""
+    arms = [*an_arm("A", rows, right_a, **changes), *an_arm("B", rows, right_b, **changes)]
+    late = (datetime.fromisoformat(NOW) + timedelta(days=days)).isoformat(timespec="microseconds")
+    return [replace(row, ts_utc=late) if i % 2 else row for i, row in enumerate(arms)]
+
+
+@pytest.mark.parametrize(("days", "verdict"), [(4.99, "keep"), (5.0, "reject"), (30.0, "reject")])
+def test_an_inconclusive_experiment_is_given_up_in_the_end(days: float, verdict: str) -> None:
+    """After AB_MAX_DAYS of traffic an experiment whose difference may be chance ends as `reject`, and not before."""
+    found = judged(_over_days(days, 90, 92))
+    assert found.verdict == verdict
+    assert "may be chance" in found.reasons[0]
+    if verdict == "reject":
+        assert found.reasons[1].startswith(f"inconclusive after {days:.1f} days of traffic")
+
+
+def test_the_limit_is_the_rules() -> None:
+    """The days are those of the rule, fractions of them too."""
+    rows = _over_days(0.5, 90, 92)
+    assert judged(rows, rule=EvaluationRule(max_days=0.5)).verdict == "reject"
+    assert judged(rows, rule=EvaluationRule(max_days=0.6)).verdict == "keep"
+
+
+def test_an_experiment_without_labels_goes_on() -> None:
+    """Traffic alone never ends an experiment: without labels it waits, however long."""
+    found = judged(_over_days(50, 90, 92, label=""))
+    assert found.verdict == "keep"
+    assert "more labelled rows" in found.reasons[0]
+
+
+def test_an_arm_short_of_labels_goes_on() -> None:
+    """One arm with too few labels is enough to go on waiting."""
+    rows = [row if row.variant == "A" else replace(row, label="") for row in _over_days(50, 90, 92)]
+    assert judged(rows).verdict == "keep"
+
+
+def test_nothing_to_tell_apart_is_given_up_in_the_end() -> None:
+    """Two arms that are right every time cannot be told apart; after AB_MAX_DAYS the challenger goes."""
+    assert judged(_over_days(6, 100, 100)).verdict == "reject"
+
+
+@pytest.mark.parametrize(("right_a", "right_b", "verdict"), [(60, 95, "promote"), (95, 60, "reject")])
+def test_evidence_wins_over_the_limit(right_a: int, right_b: int, verdict: str) -> None:
+    """An experiment with a verdict keeps it, however long it took, and nothing is said about days."""
+    found = judged(_over_days(50, right_a, right_b))
+    assert (found.verdict, len(found.reasons)) == (verdict, 1)
+
+
+def test_a_broken_split_stays_invalid() -> None:
+    """Time does not turn an invalid experiment into a rejected one."""
+    late = (datetime.fromisoformat(NOW) + timedelta(days=50)).isoformat()
+    assert judged(an_arm("A", 100, 50), an_arm("B", 300, 150, ts_utc=late)).verdict == "invalid"
+
+
+def test_only_the_experiments_own_days_count() -> None:
+    """Older rows of other experiments do not make this one older."""
+    before = (datetime.fromisoformat(NOW) - timedelta(days=50)).isoformat()
+    found = judged(an_arm("A", 100, 90, experiment_id="m-v0-v1", ts_utc=before), _over_days(1, 90, 92))
+    assert found.verdict == "keep"
+
+
+@pytest.mark.parametrize(("max_labeled", "verdict"), [(101, "keep"), (100, "reject")])
+def test_enough_labels_without_a_verdict_end_an_experiment(max_labeled: int, verdict: str) -> None:
+    """Once each arm has AB_MAX_LABELED labelled rows, an experiment that is still open is given up at once."""
+    found = judged(_over_days(0.1, 90, 92), rule=EvaluationRule(max_labeled=max_labeled))
+    assert found.verdict == verdict
+    if verdict == "reject":
+        assert "100 labelled rows per arm" in found.reasons[1]
+
+
+def test_the_arm_with_fewer_labels_counts() -> None:
+    """An experiment goes on while one arm has fewer labelled rows than AB_MAX_LABELED."""
+    rows = [*an_arm("A", 120, 108), *an_arm("B", 99, 90)]
+    assert judged(rows, rule=EvaluationRule(max_labeled=100)).verdict == "keep"
+
+
+def _promised(right: int, variant_a: int = 70, variant_b: int = 66, rows: int = 100) -> Evaluation:
+    contents = contents_of(an_arm("A", rows, variant_a), an_arm("B", rows, variant_b))
+    return evaluate(contents, EXPERIMENT, EvaluationRule(), Share.of(right, 500))
+
+
+def test_a_challenger_that_breaks_its_promise_is_rejected() -> None:
+    """B that is not ahead, and far worse than on the rows held out at its training, makes room for the next."""
+    found = _promised(right=450)
+    assert found.verdict == "reject"
+    assert found.reasons[-1] == "B is not ahead, nor what its held-out 0.900 promised"
+
+
+def test_a_challenger_that_keeps_its_promise_is_tested_on() -> None:
+    """What B does may be what it promised: the experiment goes on."""
+    assert _promised(right=340).verdict == "keep"
+
+
+def test_a_challenger_ahead_is_not_held_to_its_promise() -> None:
+    """B that leads is tested on, whatever it promised: the world is harder for both."""
+    assert _promised(right=450, variant_a=62).verdict == "keep"
+
+
+def test_a_promise_is_judged_on_enough_labels() -> None:
+    """Before each arm has AB_MIN_LABELED rows nothing is judged."""
+    assert _promised(right=450, variant_a=10, variant_b=5, rows=29).verdict == "keep"
+
+
+def test_a_promise_counts_users_and_not_rows() -> None:
+    """Hundred rows of one unlucky user are one user's evidence; of as many users they break the promise."""
+    steady = [a_row("A", i, right=i % 2 == 0, user_id=f"a{i % 41}") for i in range(140)]
+    rest = [a_row("B", 100 + i, right=i % 10 < 9) for i in range(40)]
+    one = contents_of(steady, an_arm("B", 100, 30, user_id="one"), rest)
+    assert evaluate(one, EXPERIMENT, EvaluationRule(), Share.of(300, 500)).verdict == "keep"
+    many = contents_of(an_arm("A", 140, 70), an_arm("B", 100, 30), rest)
+    assert evaluate(many, EXPERIMENT, EvaluationRule(), Share.of(300, 500)).verdict == "reject"

@@ -7,6 +7,7 @@ import json
 import threading
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -17,6 +18,7 @@ from crossfade.loop.reports import (
     replace_text,
     verify_manifest,
     write_csv,
+    write_evidently_html,
     write_json,
     write_manifest,
 )
@@ -101,3 +103,14 @@ def test_lines_are_appended_under_one_header(tmp_path: Path) -> None:
         lines = list(csv.DictReader(file))
     assert [line["kind"] for line in lines] == ["drift", "retrain"]
     assert all(line["ts_utc"] and line["reason"] == 'so, "so"' for line in lines)
+
+
+def test_evidentlys_page_is_drawn_over_nearly_empty_columns(tmp_path: Path) -> None:
+    """A column with a value or two, or none in the sample, does not keep the page from being drawn."""
+    rng = np.random.default_rng(0)
+    reference = pd.DataFrame({"a": rng.normal(size=300), "c": ["x", np.nan, "z"] * 100})
+    reference["rare"] = [1.0] + [np.nan] * 299
+    live = reference.assign(rare=[np.nan] * 299 + [2.0])
+    write_evidently_html(tmp_path / "page.html", reference, live, most_rows=100)
+    assert (tmp_path / "page.html").stat().st_size > 100_000
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]

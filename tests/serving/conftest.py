@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
 from app import create_app
-from crossfade.data import load_table
+from crossfade.data import load_dataset
 from crossfade.registry import Registry
 from crossfade.serving.reload import Reloader
 from crossfade.serving.split import assign
@@ -74,7 +74,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Se
         )
     registry = Registry(settings.mlflow_tracking_uri, settings.reg_model_name)
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("served", f"file://{home}/mlruns"))
-    frame = load_table("iris", "target").frame
+    frame = load_dataset(Settings()).frame
     features, target = frame.drop(columns="target"), frame["target"]
     models = {
         "A": LogisticRegression(max_iter=500).fit(features, target),

@@ -25,7 +25,7 @@ from crossfade.serving.split import assign
 class PatientModel:
     """Answers when it is allowed to, and says when it was asked."""
 
-    schema: FeatureSchema = field(default_factory=lambda: FeatureSchema(("x",)))
+    schema: FeatureSchema = field(default_factory=lambda: FeatureSchema.of_numbers("x"))
     asked: threading.Event = field(default_factory=threading.Event)
     allowed: threading.Event = field(default_factory=threading.Event)
 

@@ -16,13 +16,13 @@ import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from app import create_app
-from crossfade.data import load_table
+from crossfade.data import load_dataset
 from crossfade.registry import Registry
 from crossfade.requestlog import COLUMNS, CsvRequestLog
 from crossfade.serving.split import assign
 from crossfade.settings import Settings
 
-IRIS = load_table("iris", "target").frame.drop(columns="target")
+IRIS = load_dataset(Settings()).frame.drop(columns="target")
 FEATURES = IRIS.iloc[100].to_dict()
 """A virginica: prod answers 2, the stump on staging 1."""
 RARE_ID = (f"call-{i}" for i in count())

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
 from app import create_app
-from crossfade.data import load_table
+from crossfade.data import load_dataset
 from crossfade.errors import NoModel, RegistryUnavailable
 from crossfade.registry import LoadedModel, Registry, Version, connect
 from crossfade.requestlog import CsvRequestLog
@@ -233,7 +233,7 @@ def test_a_challenger_with_other_features_is_left_out(reloader: Reloader, regist
     reloader.refresh()
     assert reloader.current.staging is None
     problem = reloader.last_look.problem or ""
-    assert "takes a, b, c, d" in problem
+    assert "takes a (numeric), b (numeric), c (numeric), d (numeric)" in problem
     assert "petal width (cm)" in problem
 
 
@@ -244,7 +244,7 @@ def test_a_challenger_with_features_in_another_order_is_served(
     order = list(reversed(NAMES))
     register("prod")
     register("staging", columns=order)
-    frame = load_table("iris", "target").frame
+    frame = load_dataset(Settings()).frame
     features, target = frame.drop(columns="target"), frame["target"]
     prod = LogisticRegression(max_iter=500).fit(features, target)
     staging = LogisticRegression(max_iter=500).fit(features.set_axis(order, axis=1), target)

@@ -264,7 +264,7 @@ def test_reload_says_what_is_wrong(client: FlaskClient, register: Register) -> N
     register("staging", columns=["a", "b", "c", "d"])
     reply = client.post("/reload")
     assert (reply.status_code, reply.json["prod"], reply.json["staging"]) == (200, "1", None)
-    assert "version 2 takes a, b, c, d" in reply.json["problems"][0]
+    assert "version 2 takes a (numeric), b (numeric), c (numeric), d (numeric)" in reply.json["problems"][0]
 
 
 PREDICTION = {"features": ROW}

@@ -7,8 +7,19 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.proportion import test_proportions_2indep as proportions_test
 
-from crossfade.stats.proportions import SAMPLE_RATIO_ALPHA, Allocation, accuracy_interval, chi_square, sample_ratio
+from crossfade.stats.proportions import (
+    SAMPLE_RATIO_ALPHA,
+    Allocation,
+    Share,
+    accuracy_interval,
+    chi_square,
+    sample_ratio,
+    share_of_clusters,
+    worse_share,
+)
 
 counts = st.integers(0, 5000)
 
@@ -150,3 +161,91 @@ def test_sample_ratio_is_calibrated(splits: tuple[float, ...]) -> None:
 def test_the_level_of_the_alarm() -> None:
     """A mismatch is called below p = .001, as the design says."""
     assert SAMPLE_RATIO_ALPHA == 0.001
+
+
+right_of_rows = st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+@given(right_of_rows)
+def test_the_variance_of_a_share_is_agresti_and_coulls(share: tuple[int, int]) -> None:
+    """statsmodels' Agresti-Coull interval of two standard errors is four roots of the variance wide."""
+    found = Share.of(*share)
+    low, high = proportion_confint(*share, alpha=2 * stats.norm.sf(2), method="agresti_coull")
+    assert found.value == share[0] / share[1]
+    assert found.variance > 0
+    if low > 0 and high < 1:  # statsmodels cuts the interval there
+        assert 4 * np.sqrt(found.variance) == pytest.approx(high - low, rel=1e-9)
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=50))
+def test_clusters_of_one_row_are_independent_rows(right: list[bool]) -> None:
+    """One row per user is no cluster: value and variance are those of independent rows, or little above."""
+    alone, found = Share.of(sum(right), len(right)), share_of_clusters(np.ones(len(right)), np.array(right, dtype=int))
+    assert found.value == alone.value
+    n, p = len(right), alone.value
+    assert found.variance == pytest.approx(max(alone.variance, p * (1 - p) / (n - 1)))
+
+
+def test_a_single_cluster_is_as_sure_as_its_rows() -> None:
+    """Of one user no variance between users can be known: it is that of the rows."""
+    assert share_of_clusters(np.array([40]), np.array([30])) == Share.of(30, 40)
+
+
+def test_users_who_are_always_right_or_wrong_are_one_row_each() -> None:
+    """Where all rows of a user are alike, a hundred users of ten rows are worth about a hundred rows."""
+    found = share_of_clusters(np.full(100, 10), np.repeat([0, 10], 50))
+    assert found.variance == pytest.approx(0.25 / 99)
+
+
+def test_the_variance_of_clusters_is_that_of_repeated_draws() -> None:
+    """Over 4000 draws of 150 users with 1 to 8 rows each, the shares vary as the variance says.
+
+    Their sample variance has a relative standard error of sqrt(2 / 3999) = 2.2 %: 99.9 % of the time within 7.4 %;
+    the estimate itself is biased by the order of 1 / 150 users, so that 8.5 % are allowed.
+    """
+    rng, values, variances = np.random.default_rng(23), [], []
+    for _ in range(4000):
+        rows = rng.integers(1, 9, 150)
+        right = rng.binomial(rows, rng.beta(4, 1, 150))  # users differ in how often they are served right
+        found = share_of_clusters(rows, right)
+        values.append(found.value)
+        variances.append(found.variance)
+    assert np.mean(variances) == pytest.approx(np.var(values, ddof=1), rel=0.085)
+    assert np.mean(variances) > 1.2 * np.mean([Share.of(round(v * 675), 675).variance for v in values])
+
+
+@pytest.mark.parametrize(("recent", "baseline"), [((8000, 9000), (9000, 10_000)), ((4550, 5000), (9000, 10_000))])
+def test_a_worse_share_is_statsmodels(recent: tuple[int, int], baseline: tuple[int, int]) -> None:
+    """On thousands of rows the p-value is that of statsmodels' one-sided Wald test, to a relative 3 %."""
+    found = worse_share(Share.of(*recent), Share.of(*baseline))
+    wald = {"compare": "diff", "method": "wald", "alternative": "smaller", "correction": False}
+    expected = proportions_test(*recent, *baseline, **wald)
+    assert found == pytest.approx(expected.pvalue, rel=0.03)
+
+
+def test_equal_shares_are_even() -> None:
+    """Equal shares have a p-value of one half; a lower one less, a higher one more."""
+    baseline = Share.of(90, 100)
+    assert worse_share(Share.of(900, 1000), baseline) == pytest.approx(0.5)
+    assert worse_share(Share.of(800, 1000), baseline) < 0.5 < worse_share(Share.of(950, 1000), baseline)
+
+
+@given(right_of_rows, right_of_rows)
+def test_worse_share_is_a_probability(recent: tuple[int, int], baseline: tuple[int, int]) -> None:
+    """Whatever was counted, all right or all wrong included, the p-value is a probability."""
+    assert 0 <= worse_share(Share.of(*recent), Share.of(*baseline)) <= 1
+
+
+@pytest.mark.parametrize("rows_of_each", [1, 6])
+def test_worse_share_is_calibrated(rows_of_each: int) -> None:
+    """When nothing got worse, the p-value is below .05 in about 5 % of looks, with users of one row or of six.
+
+    3000 looks at 200 users against 500 held-out rows, share .8: 99.9 % of the time .05 plus or minus .013 (3.29
+    standard errors of .004); the normal approximation and the smoothing are granted another .01.
+    """
+    rng, below = np.random.default_rng(29), 0
+    for _ in range(3000):
+        rows = np.full(200, rows_of_each)
+        recent = share_of_clusters(rows, rng.binomial(rows, rng.beta(4, 1, 200)))
+        below += worse_share(recent, Share.of(int(rng.binomial(500, 0.8)), 500)) < 0.05
+    assert 0.027 <= below / 3000 <= 0.073

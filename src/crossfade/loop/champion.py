@@ -1,6 +1,6 @@
 """The champion gate: is the challenger good enough to be shown to any user?
 
-Both models answer the newest labelled rows, which the challenger has not learnt.
+Both models answer the newest labelled rows; what stands in for the challenger there has not learnt what it answers.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class GateResult:
 
 
 def champion_gate(challenger: Scores, champion: Scores | None, max_recall_drop: float) -> GateResult:
-    """Let a challenger pass when it beats the champion in macro F1 and no class pays for it.
+    """Let a challenger pass when it beats the champion in macro F1, is no less accurate, and no class pays for it.
+
+    The A/B test promotes by accuracy: who has less of it would cost users and could not win.
 
     A class pays when its recall falls by more than the margin and Youden's J of it falls too. Recall alone would
     protect a champion that answers everything with one class: nobody can match its recall of 1 there.
@@ -90,8 +92,10 @@ def champion_gate(challenger: Scores, champion: Scores | None, max_recall_drop: 
         for name, before in champion.recall.items()
         if before - challenger.recall[name] > max_recall_drop and challenger.youden_j[name] < champion.youden_j[name]
     ]
-    reasons = (f1 if better else f"{f1}: not better", *losers)
-    return GateResult(better and not losers, reasons, challenger, champion)
+    accuracy = f"accuracy {challenger.accuracy:.3f} against {champion.accuracy:.3f}"
+    faults = [*([] if challenger.accuracy >= champion.accuracy else [f"{accuracy}: worse"]), *losers]
+    reasons = (f1 if better else f"{f1}: not better", *faults)
+    return GateResult(better and not faults, reasons, challenger, champion)
 
 
 def _youden_j(truth: Sequence[str], predicted: Sequence[str], name: str) -> float:

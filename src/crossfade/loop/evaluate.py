@@ -9,14 +9,17 @@ import pandas as pd
 
 from crossfade.experiment import experiment_id
 from crossfade.loop.champion import Scores
-from crossfade.requestlog import LogContents
+from crossfade.loop.quality import share_of_answers
+from crossfade.requestlog import LogContents, units
 from crossfade.stats.proportions import (
     Allocation,
     ChiSquare,
     SampleRatio,
+    Share,
     accuracy_interval,
     chi_square,
     sample_ratio,
+    worse_share,
 )
 
 Verdict = Literal["promote", "keep", "reject", "invalid"]
@@ -31,6 +34,12 @@ class EvaluationRule:
     min_labeled: int = 30
     """Labelled rows that each arm needs."""
     min_delta_accuracy: float = 0.0
+    max_days: float = 5.0
+    """Days of traffic after which an experiment without a verdict is given up..."""
+    max_labeled: int = 1000
+    """...or as soon as each arm has so many labelled rows."""
+    promise_alpha: float = 0.01
+    """p-value below which B is worse than its training promised."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +124,22 @@ class Evaluation:
         }
 
 
-def evaluate(contents: LogContents, experiment: Experiment | None, rule: EvaluationRule) -> Evaluation:
-    """Judge an experiment by the rows that belong to it, and no others."""
+def evaluate(
+    contents: LogContents, experiment: Experiment | None, rule: EvaluationRule, promise: Share | None = None
+) -> Evaluation:
+    """Judge an experiment by the rows that belong to it, and no others.
+
+    Parameters
+    ----------
+    contents : LogContents
+        The request log.
+    experiment : Experiment or None
+        None when nothing is compared.
+    rule : EvaluationRule
+        When B's lead counts.
+    promise : Share or None
+        B's right answers on the rows held out at its training; None when they are not known.
+    """
     if experiment is None:
         reason = "no experiment is open: staging is unset, or the same version as prod"
         return Evaluation("keep", (reason,), None, rule, {}, None, None, 0, contents.set_aside)
@@ -131,6 +154,13 @@ def evaluate(contents: LogContents, experiment: Experiment | None, rule: Evaluat
     a, b = arms["A"], arms["B"]
     test = chi_square(a.correct, a.labeled, b.correct, b.labeled)
     verdict, reasons = _judge(a, b, test, ratio, rule)
+    days = (rows["ts_utc"].max() - rows["ts_utc"].min()) / pd.Timedelta(days=1) if len(rows) else 0.0
+    fewest = min(a.labeled, b.labeled)
+    if verdict == "keep" and fewest >= rule.min_labeled and promise and _broken(labeled, a, b, promise, rule):
+        verdict, reasons = "reject", (*reasons, f"B is not ahead, nor what its held-out {promise.value:.3f} promised")
+    elif verdict == "keep" and (fewest >= rule.max_labeled or (days >= rule.max_days and fewest >= rule.min_labeled)):
+        spent = f"{days:.1f} days of traffic and {fewest} labelled rows per arm"
+        verdict, reasons = "reject", (*reasons, f"inconclusive after {spent}")
     if both:
         reasons = (*reasons, f"{both} users were answered by both arms under one split")
     return Evaluation(verdict, reasons, experiment, rule, arms, test, ratio, both, contents.set_aside)
@@ -165,6 +195,18 @@ def _judge(
     return "promote", (f"{seen}: B is better",)
 
 
+def _broken(labeled: pd.DataFrame, a: Arm, b: Arm, promise: Share, rule: EvaluationRule) -> bool:
+    """Tell whether B is behind A, and significantly worse than promised: the world it learnt is gone.
+
+    Such an experiment would end without a verdict, and keep the next challenger waiting until then.
+    """
+    if a.scores is None or b.scores is None or b.scores.accuracy > a.scores.accuracy:
+        return False
+    mine = labeled[labeled["variant"] == "B"]
+    kept = share_of_answers(units(mine), mine["label"] == mine["prediction"])
+    return worse_share(kept, promise) < rule.promise_alpha
+
+
 def _arm(rows: pd.DataFrame, labeled: pd.DataFrame, version: str) -> Arm:
     truth, answers = labeled["label"].tolist(), labeled["prediction"].tolist()
     correct = sum(t == p for t, p in zip(truth, answers, strict=True))
@@ -172,7 +214,7 @@ def _arm(rows: pd.DataFrame, labeled: pd.DataFrame, version: str) -> Arm:
         version=version,
         rows=len(rows),
         errors=int((rows["status"] != 200).sum()),
-        users=int(_units(rows).nunique()),
+        users=int(units(rows).nunique()),
         labeled=len(labeled),
         correct=correct,
         accuracy_interval=accuracy_interval(correct, len(labeled)),
@@ -186,15 +228,9 @@ def _allocations(rows: pd.DataFrame) -> tuple[list[Allocation], int]:
     A user counts once, under the first split they met: their bucket stays, so what later splits make of them is no
     new evidence of how the split works.
     """
-    seen = pd.DataFrame({"split": rows["ab_split_b"], "variant": rows["variant"], "unit": _units(rows)})
+    seen = pd.DataFrame({"split": rows["ab_split_b"], "variant": rows["variant"], "unit": units(rows)})
     met = seen.drop_duplicates()
     both = int((met.groupby(["split", "unit"]).size() > 1).sum())
     first = met.drop_duplicates("unit")
     counts = first.groupby(["split", "variant"]).size().unstack(fill_value=0).reindex(columns=["A", "B"], fill_value=0)
     return [Allocation(float(str(split)), int(row["A"]), int(row["B"])) for split, row in counts.iterrows()], both
-
-
-def _units(rows: pd.DataFrame) -> pd.Series[Any]:
-    """Return what the split hashed: the user, or the request where none was named (a batch, of one time, is one)."""
-    request = rows["request_id"].str.replace(r"\.\d+$", "", regex=True) + " " + rows["ts_utc"].astype(str)
-    return rows["user_id"].where(rows["user_id"] != "", "request " + request)

@@ -11,8 +11,10 @@ import pandas as pd
 
 from crossfade.loop.drift import PREDICTION, PROBABILITY, DriftReport
 from crossfade.loop.evaluate import Evaluation
+from crossfade.loop.installation import Installation
 from crossfade.loop.live import LiveRows
-from crossfade.loop.policy import Recommendation
+from crossfade.loop.policy import Attempts, Recommendation
+from crossfade.loop.quality import QualityReport
 from crossfade.loop.reports import (
     RUNS_COLUMNS,
     TRAIN_SUMMARY_COLUMNS,
@@ -39,15 +41,18 @@ class DriftCheck:
     live: LiveRows | None
     """None where there is no reference to compare with."""
     report: DriftReport
+    quality: QualityReport
+    attempts: Attempts
     new_labeled: int
     """Labelled rows that prod has not learnt."""
     snapshot: pd.DataFrame | None = None
     """Rows that prod learnt; None where there is no reference."""
 
 
-def record_drift(settings: Settings, check: DriftCheck, decision: Recommendation, run_id: str, trigger: str) -> None:
+def record_drift(here: Installation, check: DriftCheck, decision: Recommendation, run_id: str, trigger: str) -> None:
     """Write the drift and policy files, and log them to the open run."""
-    paths, report = ReportPaths.of(settings), check.report
+    settings, report = here.settings, check.report
+    paths = ReportPaths.of(settings)
     status = {
         "ts_utc": utc_now(),
         **report.to_dict(),
@@ -62,6 +67,8 @@ def record_drift(settings: Settings, check: DriftCheck, decision: Recommendation
         "ts_utc": utc_now(),
         **decision.to_dict(),
         "drift_verdict": report.verdict,
+        "quality": check.quality.to_dict(),
+        "rejected_challengers": check.attempts.rejected,
         "new_labeled_rows": check.new_labeled,
         "run_id": run_id,
     }
@@ -71,10 +78,13 @@ def record_drift(settings: Settings, check: DriftCheck, decision: Recommendation
     log_json(status, "drift_status.json")
     log_json(advice, "retrain_recommendation.json")
     log_frame(report.to_frame(), "drift_report.csv")
-    _write_html(paths, check)
+    if here.pictures:
+        _write_html(paths, check)
     mlflow.log_metric("rows", report.rows)
     mlflow.log_metric("drifted_columns", len(report.drifted))
     mlflow.log_metric("new_labeled_rows", check.new_labeled)
+    if check.quality.accuracy is not None:
+        mlflow.log_metric("accuracy", check.quality.accuracy)
     mlflow.log_metrics(
         {_NOT_IN_METRIC_NAMES.sub(" ", f"psi/{c.feature}"): c.psi for c in report.columns if c.psi is not None}
     )

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
-from crossfade.data import draw_traffic, load_table, read_table
+from crossfade.data import draw_traffic, load_dataset, read_table
 from crossfade.errors import DataError
 from crossfade.loop.drift import PREDICTION, PROBABILITY
-from crossfade.requestlog import CsvRequestLog, features_frame
-from crossfade.schema import label_text
-from crossfade.settings import Settings
+from crossfade.loop.installation import Installation
+from crossfade.requestlog import features_frame, units
+from crossfade.schema import FeatureSchema, label_text
 
 REQUEST_ID = "request_id"
 
@@ -25,18 +24,23 @@ class LiveRows:
     """The newest rows: the features, and where known `prediction` and `probability` of prod's version."""
     labeled: pd.DataFrame
     """Every row with a label, oldest first: `request_id`, the features, the label as text under the target's name."""
+    answers: pd.DataFrame
+    """Every labelled row that prod's version answered, oldest first: `unit` (who asked) and `correct`."""
     set_aside: int = 0
     """Lines of the log that could not be read."""
 
 
-def read_live(source: str, settings: Settings, features: list[str], prod_version: str, strength: float) -> LiveRows:
+def read_live(here: Installation, source: str, schema: FeatureSchema, prod_version: str, strength: float) -> LiveRows:
     """Read live rows from where the caller says.
 
     Parameters
     ----------
+    here : Installation
+        Whose rows.
     source : str
-        `requests` (the request log), `simulated` (the dataset, drifted), or the path of a CSV or Parquet file.
-    features : list of str
+        `requests` (the request log, and what was ingested), `simulated` (the dataset, drifted), or the path of a CSV
+        or Parquet file.
+    schema : FeatureSchema
         The features of the version in production.
     prod_version : str
         Whose predictions are compared with its reference.
@@ -48,45 +52,56 @@ def read_live(source: str, settings: Settings, features: list[str], prod_version
     DataError
         The file cannot be read, or lacks a feature.
     """
+    settings = here.settings
     if source == "requests":
-        return _from_log(settings, features, prod_version)
+        return _from_log(here, schema, prod_version)
     if source == "simulated":
-        table = load_table(settings.dataset, settings.target)
-        drawn = draw_traffic(table, settings.drift_window_rows, strength, settings.automl_seed)
-        return _from_frame(drawn, features, settings, f"DATASET={settings.dataset}")
-    path = Path(source).expanduser()
-    path = path if path.is_absolute() else settings.crossfade_home / path
-    return _from_frame(read_table(path, features), features, settings, path.name)
+        drawn = draw_traffic(load_dataset(settings), settings.drift_window_rows, strength, settings.automl_seed)
+        return _from_frame(here, drawn, schema, f"DATASET={settings.dataset_shown}")
+    path = settings.below_home(source)
+    return _from_frame(here, read_table(path, schema), schema, path.name)
 
 
-def _from_log(settings: Settings, features: list[str], prod_version: str) -> LiveRows:
-    contents = CsvRequestLog(settings.request_log, settings.labels_log).read().of_model(settings.reg_model_name)
+def _from_log(here: Installation, schema: FeatureSchema, prod_version: str) -> LiveRows:
+    settings = here.settings
+    contents = here.log.read().of_model(settings.reg_model_name)
     newest = contents.rows[contents.rows["status"] == 200].tail(settings.drift_window_rows)
     from_prod = newest["model_version"] == prod_version
-    window = features_frame(newest, features).assign(
+    window = features_frame(newest, schema).assign(
         **{PREDICTION: newest["prediction"].where(from_prod), PROBABILITY: newest["probability"].where(from_prod)}
     )
     known = contents.labeled()
-    labeled = features_frame(known, features).assign(
-        **{settings.target: known["label"], REQUEST_ID: known["request_id"]}
-    )
-    return LiveRows(window, labeled.dropna(), contents.set_aside)
+    mine = known[known["model_version"] == prod_version]
+    answers = pd.DataFrame({"unit": units(mine), "correct": mine["label"] == mine["prediction"]})
+    columns = ["ts_utc", REQUEST_ID, "features_json", "label"]
+    ingested = here.store.labeled(settings.reg_model_name)
+    if len(ingested):
+        ingested["ts_utc"] = pd.to_datetime(ingested["ts_utc"], utc=True, format="ISO8601")
+        known = pd.concat([known[columns], ingested[columns]], ignore_index=True).sort_values("ts_utc", kind="stable")
+    labeled = features_frame(known, schema).assign(**{settings.target: known["label"], REQUEST_ID: known[REQUEST_ID]})
+    return LiveRows(window, _complete(labeled, schema), answers, contents.set_aside)
 
 
-def _from_frame(frame: pd.DataFrame, features: list[str], settings: Settings, name: str) -> LiveRows:
-    missing = [feature for feature in features if feature not in frame]
+def _complete(labeled: pd.DataFrame, schema: FeatureSchema) -> pd.DataFrame:
+    """Leave out rows that lack what the model has never seen missing: they were sent to one with other features."""
+    return labeled.dropna(subset=[feature.name for feature in schema.features if not feature.nullable])
+
+
+def _from_frame(here: Installation, frame: pd.DataFrame, schema: FeatureSchema, name: str) -> LiveRows:
+    target, names = here.settings.target, list(schema.names)
+    missing = [feature for feature in names if feature not in frame]
     if missing:
         raise DataError(
             f"{name} has no column {', '.join(missing)}, which prod's model takes; "
-            f"is DATASET that of {settings.reg_model_name}?"
+            f"is DATASET that of {here.settings.reg_model_name}?"
         )
-    window = frame[features].tail(settings.drift_window_rows)
-    if settings.target not in frame:
-        return LiveRows(window, window.head(0).assign(**{settings.target: "", REQUEST_ID: ""}))
-    known = frame.dropna(subset=[settings.target])
-    labels = [label_text(label) for label in known[settings.target].tolist()]
-    labeled = known[features].assign(**{settings.target: labels})
-    return LiveRows(window, labeled.assign(**{REQUEST_ID: _content_ids(labeled)}))
+    window, unanswered = frame[names].tail(here.settings.drift_window_rows), pd.DataFrame({"unit": [], "correct": []})
+    if target not in frame:
+        return LiveRows(window, window.head(0).assign(**{target: "", REQUEST_ID: ""}), unanswered)
+    known = frame.dropna(subset=[target])
+    labels = [label_text(label) for label in known[target].tolist()]
+    labeled = known[names].assign(**{target: labels})
+    return LiveRows(window, labeled.assign(**{REQUEST_ID: _content_ids(labeled)}), unanswered)
 
 
 def _content_ids(rows: pd.DataFrame) -> list[str]:

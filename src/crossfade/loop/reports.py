@@ -132,11 +132,13 @@ def write_evidently_html(path: Path, reference: pd.DataFrame, live: pd.DataFrame
     from evidently import DataDefinition, Dataset, Report  # takes seconds: only when a report is written
     from evidently.presets import DataDriftPreset
 
-    definition = DataDefinition(numerical_columns=[str(name) for name in reference.columns])
-    sides = [
-        Dataset.from_pandas(side.sample(min(len(side), most_rows), random_state=0), data_definition=definition)
-        for side in (live, reference)
-    ]
+    reference, live = (side.sample(min(len(side), most_rows), random_state=0) for side in (reference, live))
+    shown = [name for name in reference if reference[name].notna().any() and live[name].notna().any()]
+    reference, live = reference[shown], live[shown]  # Evidently refuses empty columns
+    text = [str(name) for name, column in reference.items() if column.dtype == object]
+    numbers = [str(name) for name in reference.columns if str(name) not in text]
+    definition = DataDefinition(numerical_columns=numbers, categorical_columns=text)
+    sides = [Dataset.from_pandas(side, data_definition=definition) for side in (live, reference)]
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     Report([DataDriftPreset()]).run(*sides).save_html(str(draft))

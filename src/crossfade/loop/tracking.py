@@ -12,9 +12,11 @@ from typing import Any
 import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from crossfade.errors import ModelUnusable
 from crossfade.loop.drift import ReferenceProfile
+from crossfade.stats.proportions import Share
 
 KIND = "crossfade.kind"
 """Tag of a run: drift, retrain or evaluation."""
@@ -86,6 +88,22 @@ def read_snapshot(run_id: str) -> pd.DataFrame:
     """Read the rows that a training run learnt, with the `request_id` of those that came from traffic."""
     with _artifact(run_id, SNAPSHOT_FILE) as path:
         return pd.read_parquet(path)
+
+
+def read_metrics(run_id: str) -> Mapping[str, float]:
+    """Read a run's metrics; none when there is no such run."""
+    try:
+        return dict(mlflow.get_run(run_id).data.metrics) if run_id else {}
+    except MlflowException as error:
+        if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            return {}
+        raise
+
+
+def share_of(metrics: Mapping[str, float], side: str) -> Share | None:
+    """Take a training's right answers of `holdout` (its own) or `champion`; None when the metrics do not tell."""
+    accuracy, rows = metrics.get(f"{side}_accuracy"), int(metrics.get(f"{side}_rows", 0))
+    return Share.of(round(accuracy * rows), rows) if accuracy is not None and rows else None
 
 
 @contextmanager

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import msgspec
 from flask import Request
-from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+from msgspec import UNSET, UnsetType
+from werkzeug.exceptions import BadRequest, ClientDisconnected, UnsupportedMediaType
 
-from crossfade.errors import InvalidInput
+from crossfade.errors import CrossfadeError, InvalidInput
 
 _log = logging.getLogger(__name__)
 
 _MOST_DIGITS = 309
+
+_BLOCK = 2**14
+"""How many bytes of a stream are read at once."""
 
 LabelIn = int | float | str
 
@@ -43,6 +48,35 @@ class ConfigBody(msgspec.Struct, forbid_unknown_fields=True):
     ab_split_b: float
 
 
+class BatchBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /ingest/batch`."""
+
+    features: list[Any]
+    """Rows, each an object by name or a list in signature order."""
+    labels: list[Any]
+    """The true class of each row."""
+    batch_id: str | None = None
+    """Names the batch, so that it can be sent again; without one the router makes one up."""
+
+
+class LineBody(msgspec.Struct, forbid_unknown_fields=True):
+    """One line of `POST /ingest/stream`: a row with its `label`, or rows with their `labels`."""
+
+    features: dict[str, Any] | list[Any]
+    label: Any = UNSET
+    labels: list[Any] | UnsetType = UNSET
+    batch_id: str | None = None
+    """In place of the stream's."""
+
+
+class BrokenJson(CrossfadeError):
+    """A text is no JSON."""
+
+
+class StreamCut(CrossfadeError):
+    """The connection broke before the end of a stream."""
+
+
 Body = TypeVar("Body")
 
 
@@ -61,29 +95,79 @@ def parse(request: Request, shape: type[Body]) -> Body:
     if not request.is_json:
         sent = request.content_type or "none"
         raise UnsupportedMediaType(f"the content type is {sent[:100]}; allowed: application/json")
-    data = request.get_data()
+    try:
+        return decode(request.get_data(), shape)
+    except BrokenJson as error:
+        raise BadRequest(f"the body {error}") from None
+
+
+def decode(data: bytes, shape: type[Body]) -> Body:
+    """Read JSON of a shape.
+
+    Raises
+    ------
+    BrokenJson
+        It is no JSON.
+    InvalidInput
+        It is JSON of another shape; the field is named.
+    """
     try:
         return msgspec.json.decode(data, type=shape)
     except msgspec.ValidationError as error:
         if "out of range" not in str(error):
             raise _refusal(str(error)) from None
     except RecursionError:
-        raise BadRequest("the body is nested too deeply") from None
+        raise BrokenJson("is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         _log.debug("%s", error)
-    return _parse_leniently(data, shape)
+    return _decode_leniently(data, shape)
 
 
-def _parse_leniently(data: bytes, shape: type[Body]) -> Body:
+def read_lines(request: Request, longest: int) -> Iterator[bytes | None]:
+    """Read a body line by line as it arrives, however long it is.
+
+    Yields
+    ------
+    bytes or None
+        A line without its end; None for one of more than `longest` bytes, which is passed over.
+
+    Raises
+    ------
+    StreamCut
+        The connection broke; what came of the last line is dropped.
+    """
+    line, too_long, received = b"", False, 0
+    while block := _read_block(request):
+        received += len(block)
+        *ends, start = block.split(b"\n")
+        for end in ends:
+            yield None if too_long or len(line) + len(end) > longest else line + end
+            line, too_long = b"", False
+        too_long = too_long or len(line) + len(start) > longest
+        line = b"" if too_long else line + start
+    if received < (request.content_length or 0):
+        raise StreamCut
+    if line or too_long:
+        yield None if too_long else line
+
+
+def _read_block(request: Request) -> bytes:
+    try:
+        return request.stream.read(_BLOCK)
+    except (OSError, ClientDisconnected) as error:
+        raise StreamCut from error
+
+
+def _decode_leniently(data: bytes, shape: type[Body]) -> Body:
     """Read JSON as Python writes it, with NaN, Infinity and any number, so that a refusal can name the field."""
     try:
         return msgspec.convert(json.loads(data, parse_int=_integer), type=shape)
     except msgspec.ValidationError as error:
         raise _refusal(str(error)) from None
     except RecursionError:
-        raise BadRequest("the body is nested too deeply") from None
+        raise BrokenJson("is nested too deeply") from None
     except ValueError as error:
-        raise BadRequest(f"the body is not JSON: {str(error)[:200]}") from None
+        raise BrokenJson(f"is not JSON: {str(error)[:200]}") from None
 
 
 def _integer(digits: str) -> int | float:

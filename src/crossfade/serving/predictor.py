@@ -6,13 +6,14 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from crossfade.errors import CrossfadeError, InvalidInput
 from crossfade.model import Label, Prediction
 from crossfade.requestlog import LogRow, RequestLog, utc_now
-from crossfade.schema import FeatureSchema, label_text, plain_text
+from crossfade.schema import FeatureSchema, Value, label_text, plain_text
 from crossfade.serving.config import SplitConfig
 from crossfade.serving.deployment import Arm, Deployment
 from crossfade.serving.messages import PredictBody
@@ -67,7 +68,7 @@ class _Task:
 
     request_id: str
     user_id: str
-    rows: list[list[float]]
+    rows: list[list[Value]]
     labels: list[str]
     batch: bool
 
@@ -85,13 +86,23 @@ class Predictor:
         Where answered rows go.
     max_batch_rows : int
         Longest batch.
+    clock : callable
+        Time stamp of a row; a replay has a time of its own.
     """
 
-    def __init__(self, reloader: Reloader, config: SplitConfig, log: RequestLog, max_batch_rows: int) -> None:
+    def __init__(
+        self,
+        reloader: Reloader,
+        config: SplitConfig,
+        log: RequestLog,
+        max_batch_rows: int,
+        clock: Callable[[], str] = utc_now,
+    ) -> None:
         self._reloader = reloader
         self._config = config
         self._log = log
         self._max_batch_rows = max_batch_rows
+        self._clock = clock
 
     def answer(self, body: PredictBody) -> Answer:
         """Answer a request.
@@ -119,20 +130,43 @@ class Predictor:
             _log.exception("version %s failed on request %s", arm.version, task.request_id)
             failure = error
         latency_ms = round((time.perf_counter() - started) * 1000, 3)
-        self._log.append(_log_rows(task, deployment, arm, split_b, predictions, latency_ms))
+        self._log.append(_log_rows(self._clock(), task, deployment, arm, split_b, predictions, latency_ms))
         if predictions is None:
             detail = f"version {arm.version} failed on this request (id {task.request_id}); the router's log says why"
             raise PredictionFailed(detail) from failure
-        return Answer(
-            task.request_id,
-            deployment.model_name,
-            arm,
-            deployment.experiment_id,
-            split_b,
-            tuple(predictions),
-            task.batch,
-            latency_ms,
-        )
+        return _answer(task, deployment, arm, split_b, predictions, latency_ms)
+
+    def answer_all(self, bodies: Sequence[PredictBody]) -> list[Answer]:
+        """Answer many requests, each assigned and logged by itself, but ask each arm's model only once.
+
+        A PyCaret pipeline answers ten thousand rows in the time of three: this is how a replay gets through years.
+
+        Raises
+        ------
+        InvalidInput, NoModel, LogUnavailable
+            As `answer`; nothing is logged. What a model raises is passed on.
+        """
+        deployment, split_b = self._reloader.current, self._config.split_b
+        tasks = [self._check(body, deployment.prod.loaded.model.schema) for body in bodies]
+        arms = [deployment.route(task.user_id or task.request_id, split_b) for task in tasks]
+        answered: dict[int, list[Prediction]] = {}
+        for arm in (deployment.prod, deployment.staging):
+            mine = [i for i, routed in enumerate(arms) if routed is arm]
+            if arm is None or not mine:
+                continue
+            rows = [row for i in mine for row in tasks[i].rows]
+            predictions = iter(_predict(arm, _in_order_of(arm, rows, deployment)))
+            answered |= {i: list(islice(predictions, len(tasks[i].rows))) for i in mine}
+        logged = [
+            row
+            for i, (task, arm) in enumerate(zip(tasks, arms, strict=True))
+            for row in _log_rows(self._clock(), task, deployment, arm, split_b, answered[i], latency_ms=0.0)
+        ]
+        self._log.append(logged)
+        return [
+            _answer(task, deployment, arm, split_b, answered[i], latency_ms=0.0)
+            for i, (task, arm) in enumerate(zip(tasks, arms, strict=True))
+        ]
 
     def _check(self, body: PredictBody, schema: FeatureSchema) -> _Task:
         request_id = uuid.uuid4().hex if body.request_id is None else plain_text(body.request_id, "request_id")
@@ -158,7 +192,7 @@ def _label(label: object, field: str) -> str:
     return "" if label is None else label_text(label, field)
 
 
-def _in_order_of(arm: Arm, rows: list[list[float]], deployment: Deployment) -> list[list[float]]:
+def _in_order_of(arm: Arm, rows: list[list[Value]], deployment: Deployment) -> list[list[Value]]:
     """Put rows, checked against prod's signature, in the order of the arm's (the names are the same)."""
     given, wanted = deployment.prod.loaded.model.schema.names, arm.loaded.model.schema.names
     if given == wanted:
@@ -167,7 +201,7 @@ def _in_order_of(arm: Arm, rows: list[list[float]], deployment: Deployment) -> l
     return [[row[i] for i in order] for row in rows]
 
 
-def _predict(arm: Arm, rows: list[list[float]]) -> list[Prediction]:
+def _predict(arm: Arm, rows: list[list[Value]]) -> list[Prediction]:
     """Ask an arm's model, and make sure that it answered each row with a label that can be logged."""
     predictions = arm.loaded.model.predict(rows)
     if len(predictions) != len(rows):
@@ -177,7 +211,20 @@ def _predict(arm: Arm, rows: list[list[float]]) -> list[Prediction]:
     return predictions
 
 
+def _answer(
+    task: _Task,
+    deployment: Deployment,
+    arm: Arm,
+    split_b: float,
+    predictions: Sequence[Prediction],
+    latency_ms: float,
+) -> Answer:
+    experiment, model = deployment.experiment_id, deployment.model_name
+    return Answer(task.request_id, model, arm, experiment, split_b, tuple(predictions), task.batch, latency_ms)
+
+
 def _log_rows(
+    now: str,
     task: _Task,
     deployment: Deployment,
     arm: Arm,
@@ -187,7 +234,6 @@ def _log_rows(
 ) -> list[LogRow]:
     """Make one log row per item; without predictions the model failed."""
     names = deployment.prod.loaded.model.schema.names
-    now = utc_now()
     return [
         LogRow(
             ts_utc=now,

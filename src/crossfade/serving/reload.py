@@ -14,6 +14,7 @@ from pathlib import Path
 
 from crossfade.errors import CrossfadeError, ModelUnusable, NoModel
 from crossfade.registry import LoadedModel, Registry, Version
+from crossfade.schema import Kind
 from crossfade.serving.deployment import Arm, Deployment
 
 _log = logging.getLogger(__name__)
@@ -172,11 +173,9 @@ class Reloader:
 
     def _load_challenger(self, version: Version, prod: LoadedModel) -> LoadedModel:
         loaded = self._load(version)
-        if set(loaded.model.schema.names) != set(prod.model.schema.names):
-            raise ModelUnusable(
-                f"version {version.number} takes {', '.join(loaded.model.schema.names)}, "
-                f"but prod takes {', '.join(prod.model.schema.names)}"
-            )
+        mine, prods = loaded.model.schema.kinds, prod.model.schema.kinds
+        if mine != prods:
+            raise ModelUnusable(f"version {version.number} takes {_listed(mine)}, but prod takes {_listed(prods)}")
         return loaded
 
     def _note(self, problem: str | None, at: float) -> None:
@@ -185,9 +184,13 @@ class Reloader:
         self.last_look = Look(at, problem)
 
 
+def _listed(kinds: dict[str, Kind]) -> str:
+    return ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+
+
 def _try_out(loaded: LoadedModel) -> None:
     """Answer one row before any user does: it warms the model up and proves that it works here."""
     try:
-        loaded.model.predict([[0.0] * len(loaded.model.schema.names)])
+        loaded.model.predict([loaded.model.schema.example()])
     except Exception as error:
         raise ModelUnusable(f"version {loaded.version.number} fails on a trial row: {error}") from error

@@ -19,7 +19,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table as Grid
 
-from crossfade.data import load_table
+from crossfade.data import load_dataset
 from crossfade.errors import ServiceError
 from crossfade.settings import Settings
 from crossfade.stack.airflow import DAG_ID, Airflow, DagRun
@@ -44,6 +44,11 @@ class Story:
     learning: Learning | None
     """None when the demo went on with an experiment that was open already."""
     evaluation: dict[str, Any]
+
+    @property
+    def promoted(self) -> bool:
+        """Whether the challenger won; on Iris it does, a table of your own may know better."""
+        return bool(self.evaluation["verdict"] == "promote")
 
 
 def tell(settings: Settings, console: Console, rows: int, users: int) -> Story:
@@ -90,11 +95,8 @@ def tell(settings: Settings, console: Console, rows: int, users: int) -> Story:
     )
     run_id = _run_dag(airflow, console, "5  the DAG again: the A/B test is evaluated")
     evaluation = airflow.result(run_id, "ab_evaluate_and_promote")
-    if evaluation["verdict"] != "promote":
-        raise ServiceError(
-            f"the challenger was not promoted: {evaluation['verdict']}: {'; '.join(evaluation['reasons'])}"
-        )
-    after = _await_serving(settings, prod=evaluation["model_version_b"])
+    promoted = evaluation["verdict"] == "promote"
+    after = _await_serving(settings, prod=evaluation["model_version_b"] if promoted else before["prod"])
     story = Story(before["prod"], after["prod"], learning, evaluation)
     console.print(_screen(story, settings))
     return story
@@ -125,20 +127,29 @@ def _screen(story: Story, settings: Settings) -> Panel:
         lines.add_row("before", f"version {story.prod_before} was right {_share(story.learning.traffic)} of the time")
         lines.add_row("champion gate", f"{trained['algorithm']}: {trained['reasons'][0]}")
     for variant, arm in arms.items():
+        if arm["accuracy_interval"] is None:
+            lines.add_row(f"A/B, arm {variant}", f"version {arm['version']}: no labelled rows")
+            continue
         low, high = arm["accuracy_interval"]
         lines.add_row(
             f"A/B, arm {variant}",
             f"version {arm['version']}: {arm['correct']} of {arm['labeled']} right = {arm['scores']['accuracy']:.3f} "
             f"(95 % interval {low:.3f} to {high:.3f}), {arm['users']} users",
         )
-    lines.add_row("chi-square", f"{story.evaluation['chi2']:.1f}, p = {story.evaluation['p_value']:.3g}")
-    lines.add_row("prod", f"version {story.prod_before} -> version {story.prod_after}, without a restart")
+    if story.evaluation["p_value"] is not None:
+        lines.add_row("chi-square", f"{story.evaluation['chi2']:.1f}, p = {story.evaluation['p_value']:.3g}")
+    if story.promoted:
+        lines.add_row("prod", f"version {story.prod_before} -> version {story.prod_after}, without a restart")
+    else:
+        because = "; ".join(story.evaluation["reasons"])
+        lines.add_row("prod", f"version {story.prod_before} stays ({story.evaluation['verdict']}): {because}")
     lines.add_row("MLflow", settings.mlflow_tracking_uri)
     lines.add_row("Airflow", f"{settings.airflow_url}/dags/{DAG_ID}  (login {settings.airflow_user})")
     lines.add_row("router", f"{settings.router_url}/health")
     if settings.report_dir.is_dir():  # with containers it is a volume
         lines.add_row("reports", str(settings.report_dir))
-    return Panel(lines, title="A model was replaced because the evidence said so", expand=False)
+    title = "A model was replaced because the evidence said so" if story.promoted else "The evidence was not enough"
+    return Panel(lines, title=title, expand=False)
 
 
 def _share(outcome: Outcome) -> str:
@@ -167,7 +178,7 @@ def _send(settings: Settings, console: Console, plan: Plan, title: str) -> Outco
     )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(title, total=plan.rows)
-        table = load_table(settings.dataset, settings.target)
+        table = load_dataset(settings)
         outcome = send(table, plan, settings.router_url, settings.api_token, lambda done: progress.advance(task, done))
     if outcome.failed:
         raise ServiceError(f"{sum(outcome.failed.values())} requests failed: {json.dumps(outcome.failed)}")

@@ -116,10 +116,10 @@ def send(table: Table, plan: Plan, url: str, token: str | None, progress: Callab
 def _bodies(table: Table, plan: Plan) -> list[dict[str, Any]]:
     rows = draw_traffic(table, plan.rows, plan.drift, plan.seed)
     users = np.random.default_rng(plan.seed + 1).integers(0, plan.users, plan.rows)
-    features = rows[table.features].to_dict("records")
+    sent = zip(users, table.schema.rows_of(rows), rows[table.target].tolist(), strict=True)
     return [
-        {"user_id": f"user-{user}", "features": row, "label": label}
-        for user, row, label in zip(users, features, rows[table.target].tolist(), strict=True)
+        {"user_id": f"user-{user}", "features": dict(zip(table.features, values, strict=True)), "label": label}
+        for user, values, label in sent
     ]
 
 

@@ -1,4 +1,4 @@
-"""PSI and KS from counts: how far live values lie from the reference, and how surely.
+"""PSI, KS and chi-square from counts: how far live values lie from the reference, and how surely.
 
 Sources
 -------
@@ -39,6 +39,18 @@ class Ks:
     """Largest distance between the two distribution functions; in [0, 1]."""
     p_value: float
     """Two-sided, asymptotic; in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class CategoryShift:
+    """Two-sample chi-square test of one categorical feature: what KS is to a numeric one."""
+
+    distance: float
+    """Total variation: the largest difference in share that any set of categories has between the sides; in [0, 1]."""
+    statistic: float
+    """Pearson's chi-square over category x side; >= 0."""
+    p_value: float
+    """In [0, 1]."""
 
 
 def psi_of_bins(reference: Ints, live: Ints) -> Psi | None:
@@ -98,6 +110,24 @@ def ks(reference: NumericProfile, live: NumericCounts) -> Ks | None:
     if effective < 1:
         return None
     return Ks(statistic, float(np.clip(stats.kstwo.sf(statistic, effective), 0, 1)))
+
+
+def category_shift(reference: CategoricalProfile, live: CategoricalCounts) -> CategoryShift | None:
+    """Compare the shares of the categories, missing values left out; rare and unseen ones count together.
+
+    Returns
+    -------
+    CategoryShift or None
+        None when a side has no value, or both have one and the same category only.
+    """
+    before, now = (side[:-1] for side in _category_bins(reference, live))
+    used = before + now > 0
+    table = np.array([before[used], now[used]])
+    if table.shape[1] < 2 or not table.sum(axis=1).all():
+        return None
+    shares = table / table.sum(axis=1, keepdims=True)
+    test = stats.chi2_contingency(table, correction=False)
+    return CategoryShift(float(np.abs(shares[0] - shares[1]).sum() / 2), float(test.statistic), float(test.pvalue))
 
 
 def _decile_bins(reference: NumericProfile, live: NumericCounts) -> tuple[Ints, Ints]:

@@ -9,6 +9,8 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
+from crossfade.stats.profile import Ints
+
 SAMPLE_RATIO_ALPHA = 0.001
 """Below this p-value the users were not shared out as configured (GrowthBook's level)."""
 
@@ -58,6 +60,48 @@ class SampleRatio:
     def mismatch(self) -> bool:
         """Whether the experiment is broken: its arms are not comparable."""
         return self.p_value < SAMPLE_RATIO_ALPHA
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of right answers, and how surely it is known."""
+
+    value: float
+    """In [0, 1]."""
+    variance: float
+    """Of `value`; >= 0."""
+
+    @classmethod
+    def of(cls, correct: int, rows: int) -> Share:
+        """Take independent rows, at least one; the variance is that of Agresti and Coull, never 0."""
+        smoothed = (correct + 2) / (rows + 4)
+        return cls(correct / rows, smoothed * (1 - smoothed) / (rows + 4))
+
+
+def share_of_clusters(rows: Ints, correct: Ints) -> Share:
+    """Share of right answers whose rows come in clusters (several of one user), at least one row.
+
+    The variance is the delta method's for a ratio of sums over clusters (Deng, Knoblich and Lu, KDD 2018), and at
+    least that of independent rows.
+
+    Parameters
+    ----------
+    rows, correct : array of int
+        Shape (clusters,): rows of each cluster, and how many of them are right.
+    """
+    alone = Share.of(int(correct.sum()), int(rows.sum()))
+    clusters = len(rows)
+    if clusters < 2:
+        return alone
+    residual = correct - alone.value * rows
+    variance = float((residual**2).sum()) / int(rows.sum()) ** 2 * clusters / (clusters - 1)
+    return Share(alone.value, max(variance, alone.variance))
+
+
+def worse_share(recent: Share, baseline: Share) -> float:
+    """One-sided p-value: the chance of `recent` this far below `baseline` when it is no worse."""
+    z = (recent.value - baseline.value) / np.sqrt(recent.variance + baseline.variance)
+    return float(stats.norm.cdf(z))
 
 
 def chi_square(correct_a: int, rows_a: int, correct_b: int, rows_b: int) -> ChiSquare | None:

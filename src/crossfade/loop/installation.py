@@ -1,0 +1,38 @@
+"""What the steps of the learning loop work on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crossfade.featurestore import FeatureStore
+from crossfade.loop.promote import Aliases
+from crossfade.registry import Registry
+from crossfade.requestlog import CsvRequestLog, RequestLog
+from crossfade.settings import Settings
+
+
+@dataclass(frozen=True)
+class Installation:
+    """One installation's settings, registry and rows."""
+
+    settings: Settings
+    registry: Registry
+    log: RequestLog
+    store: FeatureStore
+    pictures: bool = True
+    """Draw Evidently's page at each check, and plots of each model; a replay makes dozens that nobody would look at."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Installation:
+        """Make what the settings name."""
+        return cls(
+            settings,
+            Registry(settings.mlflow_tracking_uri, settings.reg_model_name),
+            CsvRequestLog(settings.request_log, settings.labels_log),
+            FeatureStore(settings.feature_store),
+        )
+
+    @property
+    def aliases(self) -> Aliases:
+        """Names of the three aliases."""
+        return Aliases(self.settings.prod_alias, self.settings.staging_alias, self.settings.previous_alias)

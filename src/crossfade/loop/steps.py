@@ -1,0 +1,263 @@
+"""The steps of the learning loop, on one installation: what `pipeline` runs for the DAG, and a replay in process.
+
+Every step takes and returns plain JSON-able values, reads its state from the registry and the request log, and is safe
+to run twice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import mlflow
+
+from crossfade.loop import promote
+from crossfade.loop.automl import PyCaretTrainer
+from crossfade.loop.check import look_at_traffic
+from crossfade.loop.evaluate import EvaluationRule, Experiment
+from crossfade.loop.evaluate import evaluate as evaluate_experiment
+from crossfade.loop.evidence import log_evaluation, record_drift, record_evaluation, record_training
+from crossfade.loop.holdout import SharingRule, share_out
+from crossfade.loop.incumbent import champion_of, known_rows
+from crossfade.loop.installation import Installation
+from crossfade.loop.live import read_live
+from crossfade.loop.policy import Situation, recommend
+from crossfade.loop.reports import ReportPaths
+from crossfade.loop.retrain import log_training, train_challenger
+from crossfade.loop.tracking import find_run, log_json, read_json, read_metrics, share_of, start_run
+from crossfade.registry import STATUS
+from crossfade.requestlog import utc_now
+
+_log = logging.getLogger(__name__)
+
+BY_HAND = "by hand"
+"""Trigger of a step that no DAG run asked for; it is never taken for a repetition."""
+
+
+def check_drift(
+    here: Installation, current_source: str = "requests", force_retrain: bool = False, trigger: str = BY_HAND
+) -> dict[str, Any]:
+    """Compare live traffic with what prod learnt, and decide whether to retrain.
+
+    Parameters
+    ----------
+    here : Installation
+        Whose traffic.
+    current_source : str
+        `requests`, `simulated`, or the path of a CSV or Parquet file.
+    force_retrain : bool
+        Retrain whatever is found.
+    trigger : str
+        What asked for it (a DAG run id); written into the MLflow run.
+
+    Returns
+    -------
+    dict
+        `verdict`, `decision`, `reasons`, `run_id`, `rows`, `drifted`, and the source that a retraining has to read.
+    """
+    settings, registry = here.settings, here.registry
+    prod, staging = registry.at(settings.prod_alias), registry.at(settings.staging_alias)
+    check = look_at_traffic(here, prod, current_source)
+    situation = Situation(
+        check.report,
+        check.quality,
+        check.attempts,
+        prod_version=prod.number if prod else None,
+        staging_version=staging.number if staging else None,
+        new_labeled=check.new_labeled,
+        force=force_retrain,
+    )
+    decision = recommend(situation, settings.retrain_min_labeled, settings.retrain_on.split(","))
+    with start_run(settings.mlflow_experiment, settings.reg_model_name, "drift", trigger) as run:
+        record_drift(here, check, decision, run.info.run_id, trigger)
+    _log.info(
+        "drift: %s (%s). Quality: %s (%s). Decision: %s, because %s",
+        check.report.verdict,
+        check.report.reason,
+        check.quality.verdict,
+        check.quality.reason,
+        decision.decision,
+        "; ".join(decision.reasons),
+    )
+    return _plain(
+        {
+            "verdict": check.report.verdict,
+            "quality": check.quality.verdict,
+            "rows": check.report.rows,
+            "drifted": check.report.drifted,
+            "decision": decision.decision,
+            "reasons": list(decision.reasons),
+            "run_id": run.info.run_id,
+            "prod_version": situation.prod_version,
+            "current_source": current_source,
+            "drift_strength": settings.drift_strength,
+        }
+    )
+
+
+def retrain(here: Installation, current_source: str = "requests", trigger: str = BY_HAND) -> dict[str, Any]:
+    """Train a challenger on what prod learnt and what was seen since, and hold it against prod.
+
+    Run again with the same `trigger` (other than the default), it finds its finished run and trains nothing.
+
+    Returns
+    -------
+    dict
+        `run_id`, `model_uri`, `algorithm`, `passed` (the champion gate), `reasons`, and both models' holdout scores.
+    """
+    settings = here.settings
+    earlier = (
+        find_run(settings.mlflow_experiment, settings.reg_model_name, "retrain", trigger)
+        if trigger != BY_HAND
+        else None
+    )
+    if earlier is not None:
+        _log.info("run %s has trained for %s already", earlier, trigger)
+        outcome = read_json(earlier, "outcome.json")
+        record_training(settings, outcome, trigger)
+        return outcome
+    prod = here.registry.at(settings.prod_alias)
+    known = known_rows(here, prod)
+    live = read_live(here, current_source, known.schema, prod.number if prod else "", settings.drift_strength)
+    sharing = SharingRule(
+        settings.retrain_min_labeled, settings.holdout_share, settings.holdout_max_rows, settings.automl_seed
+    )
+    rows = share_out(known, live.labeled, settings.target, sharing)
+    if rows.left_out:
+        _log.warning(
+            "%d labelled rows left out: their label is no class of %s, or a new and rare one",
+            rows.left_out,
+            settings.target,
+        )
+    trainer = PyCaretTrainer(
+        settings.automl_model_ids, settings.automl_folds, settings.automl_seed, settings.automl_budget_seconds
+    )
+    champion = champion_of(here, prod)
+    candidate, gate = train_challenger(rows, settings.target, trainer, champion, settings.gate_max_recall_drop)
+    with start_run(settings.mlflow_experiment, settings.reg_model_name, "retrain", trigger) as run:
+        params = {
+            "dataset": settings.dataset_shown,
+            "current_source": current_source,
+            "automl_models": settings.automl_models,
+            "automl_folds": settings.automl_folds,
+            "automl_seed": settings.automl_seed,
+            "champion_version": prod.number if prod else "none",
+        }
+        outcome = {
+            "run_id": run.info.run_id,
+            "model_uri": log_training(rows, settings.target, candidate, gate, params, here.pictures),
+            "champion_version": prod.number if prod else None,
+            "algorithm": candidate.algorithm,
+            "train_rows": len(rows.train),
+            "holdout_rows": gate.challenger.rows,
+            "passed": gate.passed,
+            "reasons": list(gate.reasons),
+            "holdout_accuracy": gate.challenger.accuracy,
+            "holdout_f1_macro": gate.challenger.f1_macro,
+            "champion_accuracy": gate.champion and gate.champion.accuracy,
+            "champion_f1_macro": gate.champion and gate.champion.f1_macro,
+        }
+        mlflow.log_metric("champion_answers", len(live.answers))
+        log_json(outcome, "outcome.json")
+    _log.info("%s: %s; %s", candidate.algorithm, "passed" if gate.passed else "rejected", "; ".join(gate.reasons))
+    record_training(settings, outcome, trigger)
+    return outcome
+
+
+def register_staging(here: Installation, trained: dict[str, Any]) -> dict[str, Any]:
+    """Register a trained challenger: as `staging` when it passed the champion gate, else as `rejected`.
+
+    The very first version becomes `prod` too.
+
+    Returns
+    -------
+    dict
+        `version`, `status`, and whether `prod` was bootstrapped.
+    """
+    settings, registry, aliases = here.settings, here.registry, here.aliases
+    version = registry.register(trained["run_id"], trained["model_uri"], {STATUS: "candidate"})
+    if not trained["passed"]:
+        registry.tag(version.number, {STATUS: "rejected", "crossfade.decided_by": "champion gate"})
+        _log.info("version %s is registered as rejected: %s", version.number, "; ".join(trained["reasons"]))
+        return {"version": version.number, "status": "rejected", "bootstrapped": False}
+    if version.status not in ("candidate", "staging"):
+        _log.info("version %s is %s already: decided since", version.number, version.status)
+        return {"version": version.number, "status": version.status, "bootstrapped": False}
+    prod, staging = promote.number_at(registry, aliases.prod), promote.number_at(registry, aliases.staging)
+    if prod not in (trained["champion_version"], version.number):
+        _log.warning(
+            "version %s beat version %s, but prod is %s now", version.number, trained["champion_version"], prod
+        )
+        registry.tag(version.number, {"crossfade.decided_by": f"nobody: prod moved to {prod} during the training"})
+        return {"version": version.number, "status": "candidate", "bootstrapped": False}
+    if staging != version.number:
+        registry.move(aliases.staging, version.number, expected=staging)
+        if staging not in (None, prod):
+            registry.tag(str(staging), {STATUS: "rejected", "crossfade.decided_by": f"superseded by {version.number}"})
+    if prod is None:
+        promote.bootstrap(registry, aliases, version)
+    experiment = Experiment.between(settings.reg_model_name, prod, version.number)
+    if experiment is not None:
+        registry.tag(version.number, {STATUS: "staging", "crossfade.experiment": experiment.id})
+    status = "staging" if experiment is not None else "prod"
+    _log.info(
+        "version %s is %s", version.number, "in production, the first one" if status == "prod" else "the challenger"
+    )
+    return {"version": version.number, "status": status, "bootstrapped": prod is None}
+
+
+def evaluate_and_promote(here: Installation, trigger: str = BY_HAND) -> dict[str, Any]:
+    """Look at the running experiment and move `prod` when the evidence is good.
+
+    Returns
+    -------
+    dict
+        The report that is written to AB_EVAL_REPORT.
+    """
+    settings, registry, aliases = here.settings, here.registry, here.aliases
+    prod, staging = promote.number_at(registry, aliases.prod), registry.at(aliases.staging)
+    experiment = Experiment.between(settings.reg_model_name, prod, staging.number if staging else None)
+    if experiment is None and (done := _finished_promotion(here, trigger)):
+        return done
+    rule = EvaluationRule(
+        settings.ab_test,
+        settings.ab_alpha,
+        settings.ab_min_labeled,
+        settings.ab_min_delta_acc,
+        settings.ab_max_days,
+        settings.ab_max_labeled,
+        settings.drift_alpha,
+    )
+    promise = share_of(read_metrics(staging.run_id), "holdout") if staging else None
+    evaluation = evaluate_experiment(here.log.read(), experiment, rule, promise)
+    with start_run(settings.mlflow_experiment, settings.reg_model_name, "evaluation", trigger) as run:
+        report = _plain({"ts_utc": utc_now(), **evaluation.to_dict(), "run_id": run.info.run_id, "trigger": trigger})
+        log_evaluation(evaluation, report)
+        record_evaluation(settings, report, trigger)  # before anything moves: a report without a move can be repeated
+        promote.apply(registry, aliases, evaluation, run.info.run_id)
+    _log.info(
+        "experiment %s: %s, because %s", report["experiment_id"], evaluation.verdict, "; ".join(evaluation.reasons)
+    )
+    return report
+
+
+def roll_back(here: Installation) -> tuple[str, str]:
+    """Put `previous` back into production; return the version taken out and the one put back."""
+    return promote.roll_back(here.registry, here.aliases)
+
+
+def _plain(result: dict[str, Any]) -> dict[str, Any]:
+    """Reduce a result to what JSON knows: Airflow would keep a tuple as a tuple."""
+    return dict(json.loads(json.dumps(result)))
+
+
+def _finished_promotion(here: Installation, trigger: str) -> dict[str, Any] | None:
+    """Finish a promotion that was cut short after prod moved; return its report if this very trigger made it."""
+    promote.finish(here.registry, here.aliases)
+    report = ReportPaths.of(here.settings).evaluation
+    if trigger == BY_HAND or not report.is_file():
+        return None
+    found: dict[str, Any] = json.loads(report.read_text())
+    mine = found["trigger"] == trigger and found["verdict"] == "promote"
+    return found if mine and found["model_version_b"] == promote.number_at(here.registry, here.aliases.prod) else None
