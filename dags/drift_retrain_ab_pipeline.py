@@ -8,6 +8,10 @@ from typing import Any
 from airflow.sdk import Param, TriggerRule, dag, task
 from airflow.timetables.trigger import CronTriggerTimetable
 
+from crossfade.settings import load_settings
+
+SCHEDULE = load_settings().dag_schedule
+
 DOC = """
 ### Drift → retrain → A/B → promote
 
@@ -16,7 +20,8 @@ check_drift → branch_on_drift ┬ retrain → register_staging ┬ ab_evaluate
                               └ no_retrain ────────────────┘
 ```
 
-* **check_drift** compares live traffic with what the model in production learnt, and decides whether to retrain.
+* **check_drift** compares live traffic with what the model in production learnt, and decides: `retrain`, `monitor`, or
+  `block` where the rows are broken and a retraining would learn the bug.
 * **retrain** trains with AutoML on what was learnt before plus the labelled rows seen since; the challenger must beat
   the champion on the newest of them.
 * **register_staging** registers it in MLflow: as `staging` (arm B of the router), or as `rejected`. The very first
@@ -56,8 +61,10 @@ PARAMS = {
 
 
 @dag(
-    # A new installation waits for the next midnight: run_immediately=False would run at once shortly after one.
-    schedule=CronTriggerTimetable("@daily", timezone="UTC", run_immediately=timedelta(0)),
+    # A new installation waits for the next time: run_immediately=False would run at once shortly after one.
+    schedule=None
+    if SCHEDULE == "none"
+    else CronTriggerTimetable(SCHEDULE, timezone="UTC", run_immediately=timedelta(0)),
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,

@@ -10,6 +10,15 @@ missing=
 python3 -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null || missing="$missing libgomp1"
 command -v uv >/dev/null || [ -x .cache/uv/bin/uv ] \
     || python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+# Spark needs Java 17 or newer; without it everything but ENGINE=spark works, and the tests of Spark are skipped.
+JAVA="${JAVA_HOME:+$JAVA_HOME/bin/}java"
+"$JAVA" -version 2>&1 | grep -Eq 'version "(1[7-9]|[2-9][0-9])' || {
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        missing="$missing default-jre-headless"
+    else
+        echo "setup: no Java 17 or newer; for ENGINE=spark run: sudo apt-get install -y default-jre-headless"
+    fi
+}
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "setup: installing$missing"

@@ -3,7 +3,8 @@
 The steps themselves are `crossfade.loop.steps`; here they get the installation that the settings name, and the router
 is told when an alias may have moved.
 
-    python src/pipeline.py check-drift | retrain | evaluate
+    python src/pipeline.py run                                  all of it, as the DAG does
+    python src/pipeline.py check-drift | retrain | evaluate     one step
 """
 
 from __future__ import annotations
@@ -68,6 +69,21 @@ def evaluate_and_promote(
     return report
 
 
+def run(*, current_source: str = "requests", force_retrain: bool = False, trigger: str = BY_HAND) -> dict[str, Any]:
+    """Check drift, retrain when it pays, evaluate the A/B test: the DAG's steps in its order.
+
+    Returns
+    -------
+    dict
+        What `check_drift`, `register_staging` and `evaluate_and_promote` return, as `drift`, `registered` (None where
+        nothing was trained) and `evaluation`.
+    """
+    checked, registered = check_drift(current_source=current_source, force_retrain=force_retrain, trigger=trigger), None
+    if checked["decision"] == "retrain":
+        registered = register_staging(retrain(current_source=current_source, trigger=trigger))
+    return {"drift": checked, "registered": registered, "evaluation": evaluate_and_promote(trigger=trigger)}
+
+
 def roll_back() -> tuple[str, str]:
     """Put `previous` back into production; return the version taken out and the one put back."""
     here = _installation()
@@ -95,10 +111,23 @@ cli = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pret
 Source = Annotated[str, typer.Option("--source", help="requests, simulated, or a CSV or Parquet file")]
 
 
-@cli.command("check-drift")
-def _check_drift(
-    source: Source = "requests", force: Annotated[bool, typer.Option(help="recommend a retraining anyhow")] = False
+Force = Annotated[bool, typer.Option(help="retrain whatever the check finds")]
+
+
+@cli.command("run")
+def _run(
+    source: Source = "requests",
+    force: Force = False,
+    trigger: Annotated[str, typer.Option(help="what asks for it; asked again, it trains nothing twice")] = BY_HAND,
 ) -> None:
+    """Check drift, retrain when it pays, evaluate. Exit code 0: all was decided; 2: too little data for a verdict."""
+    result = run(current_source=source, force_retrain=force, trigger=trigger)
+    print(json.dumps(result, indent=2))
+    raise typer.Exit(2 if result["drift"]["verdict"] == "insufficient_data" else 0)
+
+
+@cli.command("check-drift")
+def _check_drift(source: Source = "requests", force: Force = False) -> None:
     """Check live traffic for drift. Exit code 0: a verdict; 2: too little data for one."""
     result = check_drift(current_source=source, force_retrain=force)
     print(json.dumps(result, indent=2))

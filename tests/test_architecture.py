@@ -89,7 +89,7 @@ print(ours, os.listdir("."))
 
 
 def test_parsing_the_dag_imports_no_machine_learning(tmp_path):
-    """Airflow's parser pays for neither PyCaret nor MLflow nor pandas."""
+    """Airflow's parser pays for the settings, and for neither PyCaret nor MLflow nor pandas."""
     code = f"""
 import runpy, sys
 import airflow.sdk, airflow.timetables.trigger
@@ -98,7 +98,22 @@ runpy.run_path({str(PROJECT / "dags" / "drift_retrain_ab_pipeline.py")!r})
 print(sorted(name for name in set(sys.modules) - before if name.split(".")[0] in
       ("pipeline", "crossfade", "pycaret", "mlflow", "pandas", "sklearn", "numpy", "scipy")))
 """
-    assert _run(code, tmp_path).splitlines()[-1] == "[]"
+    assert _run(code, tmp_path).splitlines()[-1] == "['crossfade', 'crossfade.errors', 'crossfade.settings']"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shown"), [("none", "None"), ("*/5 * * * *", "*/5 * * * *"), ("@daily", "0 0 * * *")]
+)
+def test_the_dag_runs_when_the_setting_says(schedule, shown, tmp_path):
+    """DAG_SCHEDULE is the DAG's schedule; with none it runs by hand only."""
+    code = f"""
+import os, runpy
+os.environ["DAG_SCHEDULE"] = {schedule!r}
+found = runpy.run_path({str(PROJECT / "dags" / "drift_retrain_ab_pipeline.py")!r})
+dag = found["drift_retrain_ab_pipeline"]()
+print(getattr(dag.schedule, "summary", dag.schedule))
+"""
+    assert _run(code, tmp_path).splitlines()[-1] == shown
 
 
 def test_readme_has_the_settings_table():

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 import pytest
 
+from crossfade import appendonly
 from crossfade.errors import LogUnavailable
 from crossfade.requestlog import (
     COLUMNS,
@@ -20,10 +22,8 @@ from crossfade.requestlog import (
     LogRow,
     MemoryRequestLog,
     RequestLog,
-    features_frame,
     utc_now,
 )
-from crossfade.schema import FeatureSchema
 
 NOW = "2026-01-02T03:04:05.000006+00:00"
 HEADER = ",".join(COLUMNS)
@@ -74,7 +74,7 @@ class TestContract:
         """A log that nothing was written to has no rows and nothing to complain of."""
         contents = log.read()
         assert contents.rows.columns.tolist() == list(COLUMNS)
-        assert (len(contents.rows), contents.set_aside, contents.orphan_labels) == (0, 0, 0)
+        assert (len(contents.rows), contents.set_aside) == (0, 0)
         assert len(contents.labeled()) == 0
 
     def test_what_is_appended_is_read(self, log: RequestLog) -> None:
@@ -122,19 +122,33 @@ class TestContract:
     def test_a_label_may_come_before_its_row(self, log: RequestLog) -> None:
         """A label stored before its row is joined once the row is there."""
         log.append_labels([late("r1", "2")])
-        assert log.read().orphan_labels == 1
+        assert log.read().rows.empty
         log.append([a_row("r1")])
-        contents = log.read()
-        assert contents.rows["label"].tolist() == ["2"]
-        assert contents.orphan_labels == 0
+        assert log.read().rows["label"].tolist() == ["2"]
 
-    def test_orphan_labels_are_counted(self, log: RequestLog) -> None:
-        """Labels whose request is not there are counted once per request, and make no row."""
+    def test_a_label_of_an_unknown_request_is_no_row(self, log: RequestLog) -> None:
+        """A label whose request is not there makes no row."""
         log.append([a_row("r1")])
-        log.append_labels([late("x", "1"), late("x", "2"), late("y", "1"), late("r1", "0")])
-        contents = log.read()
-        assert contents.orphan_labels == 2
-        assert len(contents.rows) == 1
+        log.append_labels([late("x", "1"), late("r1", "0")])
+        assert log.read().rows["request_id"].tolist() == ["r1"]
+
+    def test_rows_and_columns_are_chosen(self, log: RequestLog) -> None:
+        """Only the rows of a model, and the columns asked for beside those that every row needs, are read."""
+        log.append([a_row("r1", model="other"), a_row("r2"), a_row("r3", experiment_id="e")])
+        log.append_labels([late("r2", "1")])
+        rows = log.read(("prediction",), model="m").rows
+        assert rows.columns.tolist() == ["ts_utc", "request_id", "label", "prediction", "status"]
+        assert rows[["request_id", "label"]].fillna("").to_numpy().tolist() == [["r2", "1"], ["r3", ""]]
+        assert log.read(model="m", experiment_id="e").rows["request_id"].tolist() == ["r3"]
+
+    def test_labelled_rows_are_chosen(self, log: RequestLog) -> None:
+        """Rows with a label, whenever it came, are read without the others, as `labeled` finds them among all."""
+        log.append([a_row("r1", label="0"), a_row("r2"), a_row("r3"), a_row("r4", status=500, label="1")])
+        log.append([a_row("r1", label="0", prediction="7")])
+        log.append_labels([late("r3", "2")])
+        contents = log.read(labeled=True)
+        assert contents.rows["request_id"].tolist() == ["r3", "r1"]
+        assert contents.rows.to_numpy().tolist() == log.read().labeled().to_numpy().tolist()
 
     def test_labeled_keeps_the_newest_of_a_request(self, log: RequestLog) -> None:
         """A request id that was answered twice counts once, as its newest row."""
@@ -150,23 +164,6 @@ class TestContract:
         log.append_labels([late("r2", "1")])
         labeled = log.read().labeled()
         assert labeled[["request_id", "status"]].to_numpy().tolist() == [["r1", 200]]
-
-    def test_features_are_unpacked(self, log: RequestLog) -> None:
-        """Features become float columns on the rows' own index; what a row lacks is NaN."""
-        log.append(
-            [a_row("r1"), a_row("r2", features_json='{"b": 4}'), a_row("r3", features_json='{"a": null, "b": 0}')]
-        )
-        frame = features_frame(log.read().rows.iloc[1:], FeatureSchema.of_numbers("b", "a", "c"))
-        assert frame.index.tolist() == [1, 2]
-        assert frame.columns.tolist() == ["b", "a", "c"]
-        assert frame["b"].tolist() == [4.0, 0.0]
-        assert frame[["a", "c"]].isna().all(axis=None)
-        assert set(frame.dtypes) == {np.dtype("float64")}
-
-    def test_no_rows_have_empty_feature_columns(self, log: RequestLog) -> None:
-        """Without rows there are still all columns."""
-        frame = features_frame(log.read().rows, FeatureSchema.of_numbers("a", "b"))
-        assert frame.shape == (0, 2)
 
     def test_a_row_may_be_large(self, log: RequestLog) -> None:
         """A row of many features (the router takes bodies of 4 MiB) is read like any other."""
@@ -202,7 +199,7 @@ def test_many_processes_append_at_once(tmp_path: Path) -> None:
     contents = CsvRequestLog(path, path.with_name("labels.csv")).read()
     assert sorted(contents.rows["request_id"]) == sorted(f"{w}-{i}" for w in range(writers) for i in range(rows))
     assert contents.rows["label"].tolist() == [name.split("-")[0] for name in contents.rows["request_id"]]
-    assert (contents.set_aside, contents.orphan_labels) == (0, 0)
+    assert contents.set_aside == 0
     assert sorted(found.name for found in path.parent.iterdir()) == ["labels.csv", "requests.csv"]
 
 
@@ -370,3 +367,59 @@ def test_time_stamps_sort_as_text() -> None:
     assert earlier <= later
     assert len(earlier) == len("2026-01-02T03:04:05.000006+00:00")
     assert earlier.endswith("+00:00")
+
+
+class TestSlices:
+    """The log is read in parts that need not fit into memory together."""
+
+    @pytest.fixture(autouse=True)
+    def _small_slices(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(appendonly, "_SLICE_BYTES", 500)
+
+    def test_slices_are_whole_lines_in_order(self, path: Path) -> None:
+        """Every row stands in one slice, and the slices in the order of the file."""
+        log = _reopened(path)
+        log.append([a_row(f"r{i}", user_id="u" * (i % 400)) for i in range(3, 60)])
+        slices = log.slices()
+        read = [part.read(("request_id",)) for part in slices]
+        assert len(slices) > 10
+        assert [name for table, _ in read for name in table["request_id"].to_pylist()] == [
+            f"r{i}" for i in range(1, 60)
+        ]
+        assert {torn for _, torn in read} == {0}
+
+    def test_a_slice_stays_what_it_was(self, path: Path) -> None:
+        """Rows that are appended later make slices of their own; an old one reads as before, in any process."""
+        log = _reopened(path)
+        log.append([a_row(f"r{i}") for i in range(3, 20)])
+        before = [pickle.loads(pickle.dumps(part)).read(COLUMNS)[0] for part in log.slices()]
+        log.append([a_row(f"r{i}") for i in range(20, 40)])
+        after = [part.read(COLUMNS)[0] for part in log.slices()]
+        assert after[: len(before) - 1] == before[:-1]
+
+    @pytest.mark.parametrize("torn", TORN)
+    def test_torn_lines_spoil_no_other_slice(self, path: Path, torn: bytes) -> None:
+        """Torn lines are counted once each, wherever the slices are cut."""
+        for i in range(3, 30):
+            _add(path, torn + b"\n")
+            _reopened(path).append([a_row(f"r{i}")])
+        contents = _reopened(path).read()
+        assert contents.rows["request_id"].tolist() == [f"r{i}" for i in range(1, 30)]
+        assert contents.set_aside == 27
+
+    def test_parts_are_read_before_the_file(self, path: Path) -> None:
+        """Rows that were moved to Parquet parts are read first, oldest part first, a slice per row group."""
+        for day in (2, 1):
+            rows = pd.DataFrame([vars(a_row(f"d{day}-{i}", label="0")) for i in range(4)]).astype(str)
+            rows.to_parquet(path.with_name(f"requests.2026-01-0{day}.parquet"), row_group_size=2, index=False)
+        log = _reopened(path)
+        names = [f"d{day}-{i}" for day in (1, 2) for i in range(4)]
+        assert len(log.slices()) == 5
+        assert log.read().rows["request_id"].tolist() == [*names, "r1", "r2"]
+        assert log.read(("prediction",), labeled=True).rows["request_id"].tolist() == names
+
+    def test_a_broken_part_is_said_so(self, path: Path) -> None:
+        """A part that is no Parquet makes the log unavailable, and names the file."""
+        path.with_name("requests.2026-01-01.parquet").write_text("no parquet")
+        with pytest.raises(LogUnavailable, match=r"requests\.2026-01-01\.parquet cannot be read.*Move the file away"):
+            _reopened(path).read()

@@ -70,6 +70,19 @@ def test_a_list_of_models_that_names_none_is_refused(monkeypatch: pytest.MonkeyP
         load_settings()
 
 
+@pytest.mark.parametrize("schedule", ["none", "@hourly", "*/5 * * * *", "0 6 * * MON-FRI", "15,45 2-4 1 */2 *"])
+def test_a_schedule_is_crons_or_a_name(schedule: str) -> None:
+    """DAG_SCHEDULE takes cron's five fields, the usual names, or none."""
+    assert load_settings(dag_schedule=schedule).dag_schedule == schedule
+
+
+@pytest.mark.parametrize("schedule", ["daily", "@never", "* * * *", "* * * * * *", "every 5 minutes", "* * * * ?;"])
+def test_another_schedule_is_refused(schedule: str) -> None:
+    """A schedule that Airflow could not read is refused at start, with an example."""
+    with pytest.raises(SettingsError, match=r"DAG_SCHEDULE.*@daily.*\*/5 \* \* \* \*"):
+        load_settings(dag_schedule=schedule)
+
+
 @pytest.mark.parametrize("name", ["router_api_token", "router_admin_token", "airflow_password"])
 def test_a_refused_secret_is_not_shown(name: str) -> None:
     """A token or password that is refused does not stand in the error."""

@@ -32,12 +32,14 @@ through 1 to 9.
 
 Around them: settings.py (every knob), errors.py, experiment.py (its name), schema.py (features and labels from
 outside), signature.py (the schema in MLflow), model.py (a version ready to answer), data.py (tables), appendonly.py
-(the CSV files under the log), featurestore.py and database.py (ingested rows in SQL), stats/ (pure statistics),
-loop/incumbent.py (what prod learnt), loop/live.py (what the log says now), loop/check.py (one look at both),
-loop/holdout.py (which rows learn and which judge), loop/tracking.py (MLflow runs), loop/plots.py, loop/reports.py
-(report files), loop/evidence.py (what every step leaves in both), serving/messages.py (bodies), serving/config.py (the
-split in force), serving/context.py and serving/web.py (HTTP), serving/ingest.py, ingestor.py, intake.py and
-labeledrow.py (labelled rows on their way in), stack/ (start, stop and drive the services), cli.py.
+(the files under the log), unpack.py (features out of it), featurestore.py and database.py (ingested rows in SQL),
+stats/ (pure statistics), engine/ (threads, Dask or Spark, where slices of the log are counted), page.py (pages for
+people), loop/reference.py (what drift is measured against), loop/incumbent.py (what prod learnt), loop/live.py and
+loop/window.py (what the log says now), loop/check.py (one look at both), loop/trend.py and loop/driftpage.py (its
+story), loop/holdout.py (which rows learn and which judge), loop/tracking.py (MLflow runs), loop/plots.py,
+loop/reports.py (report files), loop/evidence.py (what every step leaves in both), serving/messages.py (bodies),
+serving/config.py (the split in force), serving/context.py and serving/web.py (HTTP), serving/ingest.py, ingestor.py,
+intake.py and labeledrow.py (labelled rows on their way in), stack/ (start, stop and drive the services), cli.py.
 
 Importing a module does nothing: no folder made, no client, no thread.
 """

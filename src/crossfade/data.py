@@ -15,7 +15,7 @@ import sqlalchemy
 from sklearn import datasets
 
 from crossfade.errors import DataError, InvalidInput, without_login
-from crossfade.schema import LONGEST_CATEGORY, Feature, FeatureSchema, Kind, label_text
+from crossfade.schema import LONGEST_CATEGORY, Feature, FeatureSchema, Kind, label_text, lost
 from crossfade.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -99,15 +99,25 @@ def read_table(path: Path, schema: FeatureSchema) -> pd.DataFrame:
     DataError
         The file cannot be read, lacks a feature, or holds something else in its column.
     """
-    raw = _read_file(path)
+    return take_features(read_file(path), schema, str(path))
+
+
+def take_features(raw: pd.DataFrame, schema: FeatureSchema, source: str) -> pd.DataFrame:
+    """Give the features of a table their types; other columns stay as they are.
+
+    Raises
+    ------
+    DataError
+        A feature is absent, or its column holds something else.
+    """
     missing = [name for name in schema.names if name not in raw]
     if missing:
-        raise DataError(f"{path} has no column {', '.join(missing)}; the model takes {', '.join(schema.names)}")
+        raise DataError(f"{source} has no column {', '.join(missing)}; the model takes {', '.join(schema.names)}")
     features = schema.conform(raw)
     for name, kind in schema.kinds.items():
-        if (lost := _lost(raw[name], features[name])).mean() > 1 - _MOSTLY:
-            example = raw.loc[lost, name].iloc[0]
-            raise DataError(f"{path}: column {name} holds {example!r} where the model takes {_WORDS[kind]}")
+        if (unread := lost(raw[name], features[name])).mean() > 1 - _MOSTLY:
+            example = raw.loc[unread, name].iloc[0]
+            raise DataError(f"{source}: column {name} holds {example!r} where the model takes {_WORDS[kind]}")
     return raw.assign(**{name: features[name] for name in schema.names})
 
 
@@ -161,7 +171,7 @@ def _read_source(settings: Settings) -> pd.DataFrame:
         return bundled
     if "://" in settings.dataset:
         return _read_sql(settings)
-    return _read_file(settings.below_home(settings.dataset))
+    return read_file(settings.below_home(settings.dataset))
 
 
 def _read_sql(settings: Settings) -> pd.DataFrame:
@@ -177,7 +187,8 @@ def _read_sql(settings: Settings) -> pd.DataFrame:
         raise DataError(f"DATASET={settings.dataset_shown}: DATASET_QUERY failed: {detail}") from error
 
 
-def _read_file(path: Path) -> pd.DataFrame:
+def read_file(path: Path) -> pd.DataFrame:
+    """Read a CSV or Parquet file as it is. Raises DataError."""
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
@@ -308,20 +319,16 @@ def _are_dates(present: pd.Series[Any]) -> bool:
     return bool(pd.to_datetime(sample, errors="coerce", utc=True, format="mixed").notna().mean() >= _MOSTLY)
 
 
-def _lost(raw: pd.Series[Any], typed: pd.Series[Any]) -> pd.Series[bool]:
-    return raw.notna() & typed.isna()
-
-
 def _say_what_was_lost(raw: pd.DataFrame, frame: pd.DataFrame, schema: FeatureSchema, source: str) -> None:
     for name, kind in schema.kinds.items():
-        lost = _lost(raw[name], frame[name])
-        if lost.any():
+        unread = lost(raw[name], frame[name])
+        if unread.any():
             _log.warning(
                 "%s: column %s: %d of %d values, for example %r, are not %s and are taken as missing",
                 source,
                 name,
-                int(lost.sum()),
+                int(unread.sum()),
                 len(raw),
-                raw.loc[lost, name].iloc[0],
+                raw.loc[unread, name].iloc[0],
                 _WORDS[kind],
             )

@@ -37,6 +37,12 @@ _log = logging.getLogger(__name__)
 STATUS = "crossfade.status"
 """Tag: candidate, staging, prod, rejected or retired."""
 
+TRAINED_AT = "crossfade.trained_at"
+"""Tag: when it was registered after its training, as the request log writes time."""
+
+DIGEST = "crossfade.digest"
+"""Tag: SHA-256 over its model's files when it was registered."""
+
 # A router must notice a dead registry in seconds, not after MLflow's own 7 retries of 120 s.
 _CLIENT_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -185,6 +191,11 @@ class Registry:
         """
         with self._reachable(), tempfile.TemporaryDirectory(prefix="crossfade-model-") as folder:
             return _load(self._fetch(version, folder), version)
+
+    def digest(self, version: Version) -> str:
+        """Fetch a version's files and hash those that make the model. Raises as `load` does."""
+        with self._reachable(), tempfile.TemporaryDirectory(prefix="crossfade-model-") as folder:
+            return _digest(self._fetch(version, folder))
 
     def schema(self, version: Version) -> FeatureSchema:
         """Return the features a version takes, without loading its model.

@@ -1,22 +1,26 @@
 """3. The request log: one row per answer, written before the answer leaves; labels may come later.
 
 The log is the only thing that serving writes and the learning loop reads. Rows and labels are appended, never changed;
-a label that came later is joined when the log is read.
+a label that came later is joined when the log is read. Reading goes slice by slice, and takes what is asked for only.
 """
 
 from __future__ import annotations
 
+import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from crossfade.appendonly import AppendOnlyCsv
-from crossfade.schema import FeatureSchema
 
 
 def utc_now() -> str:
@@ -70,16 +74,10 @@ class LogContents:
     """One line per `LogRow`, oldest first; `ts_utc` as UTC timestamps, empty labels and predictions as missing."""
     set_aside: int
     """Lines that are no rows: torn by a crash or damaged. They are left out and counted."""
-    orphan_labels: int
-    """Late labels whose request the log does not hold."""
 
     def of_experiment(self, experiment_id: str) -> LogContents:
         """Return the rows of one experiment only."""
         return replace(self, rows=self.rows[self.rows["experiment_id"] == experiment_id])
-
-    def of_model(self, name: str) -> LogContents:
-        """Return the rows of one registered model only."""
-        return replace(self, rows=self.rows[self.rows["model"] == name])
 
     def labeled(self) -> pd.DataFrame:
         """Answered rows whose label is known, one per request id (the newest)."""
@@ -88,49 +86,88 @@ class LogContents:
         return known.drop_duplicates("request_id", keep="last")
 
 
-class RequestLog(Protocol):
+class LogSlice(Protocol):
+    """Some rows of a log that can be read by themselves, by any process that sees the files."""
+
+    def read(self, wanted: Sequence[str]) -> tuple[pa.Table, int]:
+        """Read some columns, as text, and count the lines that were set aside. Raises LogUnavailable."""
+
+
+class RequestLog(ABC):
     """Where rows and late labels go, and come from."""
 
+    @abstractmethod
     def append(self, rows: Sequence[LogRow]) -> None:
         """Store rows together; when this returns they are stored. Raises LogUnavailable."""
 
+    @abstractmethod
     def append_labels(self, labels: Sequence[LateLabel]) -> None:
         """Store late labels. The last one of a request wins, and it may come before its row is read."""
 
-    def read(self) -> LogContents:
-        """Read everything stored so far. Raises LogUnavailable."""
+    @abstractmethod
+    def slices(self) -> Sequence[LogSlice]:
+        """Return the rows stored so far, oldest first. Raises LogUnavailable."""
+
+    @abstractmethod
+    def label_slices(self) -> Sequence[LogSlice]:
+        """Return the late labels stored so far, oldest first. Raises LogUnavailable."""
+
+    def read(self, columns: Sequence[str] = (), labeled: bool = False, **where: str) -> LogContents:
+        """Read what was stored so far.
+
+        Parameters
+        ----------
+        columns : sequence of str
+            The columns that are wanted, beside those that say when, which request, how it went and what was right;
+            none: all of them.
+        labeled : bool
+            Take only rows that were answered and whose label is known, one per request id (the newest).
+        **where : str
+            Take only rows with these values, such as ``model="IrisClassifier"``.
+
+        Raises
+        ------
+        LogUnavailable
+            The log cannot be read.
+        """
+        wanted = [name for name in COLUMNS if not columns or name in columns or name in _ALWAYS]
+        late, torn = self._late_labels()
+        labels = pa.array(late.index, pa.string())
+
+        def take(part: LogSlice) -> tuple[pa.Table, int]:
+            table, set_aside = part.read(sorted({*wanted, *where}))
+            tests = [pc.equal(table[name], value) for name, value in where.items()]
+            if labeled:
+                tests.append(pc.equal(table["status"], "200"))
+                tests.append(pc.or_(pc.not_equal(table["label"], ""), pc.is_in(table["request_id"], labels)))
+            chosen = table.select(wanted)
+            return (chosen.filter(reduce(pc.and_, tests)) if tests else chosen), set_aside
+
+        tables = [pa.table({name: pa.array([], pa.string()) for name in wanted})]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Arrow reads and filters without the interpreter's lock
+            for table, set_aside in pool.map(take, self.slices()):
+                tables.append(table)
+                torn += set_aside
+        contents = _typed(pa.concat_tables(tables).to_pandas(), late, torn)
+        return replace(contents, rows=contents.labeled()) if labeled else contents
+
+    def _late_labels(self) -> tuple[pd.Series[Any], int]:
+        """Return the last late label of each request, and how many lines were set aside."""
+        tables, torn = [pa.table({name: pa.array([], pa.string()) for name in ("request_id", "label")})], 0
+        for part in self.label_slices():
+            table, set_aside = part.read(("request_id", "label"))
+            tables.append(table)
+            torn += set_aside
+        labels = pa.concat_tables(tables).to_pandas().drop_duplicates("request_id", keep="last")
+        return labels.set_index("request_id")["label"], torn
 
 
 COLUMNS = tuple(field.name for field in fields(LogRow))
 LABEL_COLUMNS = tuple(field.name for field in fields(LateLabel))
+_ALWAYS = ("ts_utc", "request_id", "status", "label")
 
 
-class MemoryRequestLog:
-    """A log that lives as long as its process, for tests and replays."""
-
-    def __init__(self) -> None:
-        self._rows: list[LogRow] = []
-        self._labels: list[LateLabel] = []
-        self._read_rows = _text_frame([], COLUMNS)
-        self._read_labels = _text_frame([], LABEL_COLUMNS)
-
-    def append(self, rows: Sequence[LogRow]) -> None:
-        """Store rows together."""
-        self._rows.extend(rows)
-
-    def append_labels(self, labels: Sequence[LateLabel]) -> None:
-        """Store late labels."""
-        self._labels.extend(labels)
-
-    def read(self) -> LogContents:
-        """Read everything stored so far; what was read before is not turned into columns again."""
-        rows, labels = self._rows[len(self._read_rows) :], self._labels[len(self._read_labels) :]
-        self._read_rows = pd.concat([self._read_rows, _text_frame(rows, COLUMNS)], ignore_index=True)
-        self._read_labels = pd.concat([self._read_labels, _text_frame(labels, LABEL_COLUMNS)], ignore_index=True)
-        return _join(self._read_rows, self._read_labels, set_aside=0)
-
-
-class CsvRequestLog:
+class CsvRequestLog(RequestLog):
     """A log in two CSV files that any number of processes may append to.
 
     Parameters
@@ -153,11 +190,60 @@ class CsvRequestLog:
         """Store late labels with one write."""
         self._labels.append([_texts(label) for label in labels])
 
-    def read(self) -> LogContents:
-        """Read both files; a missing one is empty."""
-        rows, torn_rows = self._rows.read()
-        labels, torn_labels = self._labels.read()
-        return _join(rows, labels, set_aside=torn_rows + torn_labels)
+    def slices(self) -> Sequence[LogSlice]:
+        """Return the parts and the file of the rows; a missing file is empty."""
+        return self._rows.slices()
+
+    def label_slices(self) -> Sequence[LogSlice]:
+        """Return the file of the late labels; a missing one is empty."""
+        return self._labels.slices()
+
+
+class MemoryRequestLog(RequestLog):
+    """A log that lives as long as its process, for tests and replays."""
+
+    def __init__(self) -> None:
+        self._rows = _MemoryRows(COLUMNS)
+        self._labels = _MemoryRows(LABEL_COLUMNS)
+
+    def append(self, rows: Sequence[LogRow]) -> None:
+        """Store rows together."""
+        self._rows.waiting.extend(rows)
+
+    def append_labels(self, labels: Sequence[LateLabel]) -> None:
+        """Store late labels."""
+        self._labels.waiting.extend(labels)
+
+    def slices(self) -> Sequence[LogSlice]:
+        """Return the rows, in a slice per time that they were read."""
+        return self._rows.slices()
+
+    def label_slices(self) -> Sequence[LogSlice]:
+        """Return the late labels."""
+        return self._labels.slices()
+
+
+class _MemoryRows:
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        self.waiting: list[LogRow | LateLabel] = []
+        self._columns = columns
+        self._slices: list[_MemorySlice] = []
+
+    def slices(self) -> list[_MemorySlice]:
+        if self.waiting:
+            texts = [_texts(record) for record in self.waiting]
+            table = {name: pa.array([text[name] for text in texts], pa.string()) for name in self._columns}
+            self._slices.append(_MemorySlice(pa.table(table)))
+            self.waiting.clear()
+        return list(self._slices)
+
+
+@dataclass(frozen=True)
+class _MemorySlice:
+    table: pa.Table
+
+    def read(self, wanted: Sequence[str]) -> tuple[pa.Table, int]:
+        return self.table.select(list(wanted)), 0
 
 
 def _texts(record: LogRow | LateLabel) -> dict[str, str]:
@@ -165,51 +251,22 @@ def _texts(record: LogRow | LateLabel) -> dict[str, str]:
     return {name: "" if value is None else str(value) for name, value in values.items()}
 
 
-def _text_frame(records: Sequence[LogRow | LateLabel], columns: tuple[str, ...]) -> pd.DataFrame:
-    return pd.DataFrame([_texts(record) for record in records], columns=list(columns), dtype=object)
-
-
-def _join(rows: pd.DataFrame, labels: pd.DataFrame, set_aside: int) -> LogContents:
+def _typed(rows: pd.DataFrame, late: pd.Series[Any], set_aside: int) -> LogContents:
     """Give the columns their types and put late labels in place of those that came with the request."""
-    rows = rows.assign(
-        ts_utc=pd.to_datetime(rows["ts_utc"], utc=True, errors="coerce", format="ISO8601"),
-        status=pd.to_numeric(rows["status"], errors="coerce"),
-        ab_split_b=pd.to_numeric(rows["ab_split_b"], errors="coerce"),
-        probability=pd.to_numeric(rows["probability"], errors="coerce"),
-        latency_ms=pd.to_numeric(rows["latency_ms"], errors="coerce"),
-        label=rows["label"].where(rows["label"] != ""),
-        prediction=rows["prediction"].where(rows["prediction"] != ""),
-    )
+    rows["ts_utc"] = pd.to_datetime(rows["ts_utc"], utc=True, errors="coerce", format="ISO8601")
+    for name in ("status", "ab_split_b", "probability", "latency_ms"):
+        if name in rows:
+            rows[name] = pd.to_numeric(rows[name], errors="coerce")
+    for name in ("label", "prediction"):
+        if name in rows:
+            rows[name] = rows[name].where(rows[name] != "")
     damaged = rows["ts_utc"].isna() | rows["status"].isna()
     rows = rows[~damaged].astype({"status": int}).reset_index(drop=True)
-    last = labels.drop_duplicates("request_id", keep="last").set_index("request_id")["label"]
-    rows["label"] = rows["request_id"].map(last).fillna(rows["label"])
-    orphans = int((~last.index.isin(rows["request_id"])).sum())
-    return LogContents(rows, set_aside + int(damaged.sum()), orphans)
+    rows["label"] = rows["request_id"].map(late).fillna(rows["label"])
+    return LogContents(rows, set_aside + int(damaged.sum()))
 
 
 def units(rows: pd.DataFrame) -> pd.Series[Any]:
     """Return what the split hashed: the user, or the request where none was named (a batch, of one time, is one)."""
     request = rows["request_id"].str.replace(r"\.\d+$", "", regex=True) + " " + rows["ts_utc"].astype(str)
     return rows["user_id"].where(rows["user_id"] != "", "request " + request)
-
-
-def features_frame(rows: pd.DataFrame, schema: FeatureSchema) -> pd.DataFrame:
-    """Unpack `features_json` into one column per feature; what a row lacks, or has of another kind, is NaN.
-
-    Returns
-    -------
-    DataFrame
-        Shape (rows, features), on the rows' own index.
-    """
-    unpacked = pd.DataFrame([_object(text) for text in rows["features_json"]], index=rows.index, dtype=object)
-    return schema.conform(unpacked)
-
-
-def _object(text: str) -> dict[str, Any]:
-    """Read a JSON object; what is none holds no feature."""
-    try:
-        found = msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}

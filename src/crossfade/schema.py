@@ -166,6 +166,11 @@ class FeatureSchema:
         return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
+def lost(raw: pd.Series[Any], conformed: pd.Series[Any]) -> pd.Series[bool]:
+    """Tell which values of a column are there, but could not be read as their feature's kind."""
+    return raw.notna() & conformed.isna()
+
+
 def label_text(label: object, field: str = "label") -> str:
     """Write a class label as the log and the registry do: 1, 1.0 and "1" are the same class.
 

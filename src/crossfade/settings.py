@@ -25,6 +25,10 @@ Level = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
+_PRESETS = ("none", "@hourly", "@daily", "@weekly", "@monthly", "@yearly")
+_CRON_FIELD = re.compile(r"[0-9A-Za-z*/,#-]+")
+
+
 def _alias_name(name: str) -> str:
     """Refuse what MLflow reserves: its UI would show such an alias and its API refuse it."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or re.fullmatch(r"latest|[vV]\d+", name):
@@ -104,12 +108,30 @@ class Settings(BaseSettings):
         Field(description="shift of simulated traffic, in standard deviations of each feature", ge=-10, le=10),
     ] = 0.5
 
+    engine: Annotated[
+        Literal["local", "dask", "spark"],
+        Field(description="where the drift check counts, and on Dask AutoML compares: here, or on a cluster"),
+    ] = "local"
+    engine_address: Annotated[
+        str, Field(description="Dask scheduler or Spark master; empty: a cluster of two workers on this machine")
+    ] = ""
+    dag_schedule: Annotated[
+        str,
+        Field(description="when Airflow runs the DAG: a cron expression, @daily and the like, or `none`: by hand only"),
+    ] = "@daily"
+
     # Retraining
     retrain_on: Annotated[
         Literal["drift,quality", "drift", "quality"],
         Field(description="what calls for a retraining: drift of the inputs, a fall in quality, or either"),
     ] = "drift,quality"
     retrain_min_labeled: Annotated[Count, Field(description="new labelled rows that a retraining needs")] = 100
+    retrain_cooldown_hours: Annotated[
+        float, Field(ge=0, description="hours after a challenger was trained in which no other is")
+    ] = 1.0
+    retrain_max_age_days: Annotated[
+        float, Field(ge=0, description="days without a training after which new labels alone call for one; 0: never")
+    ] = 30.0
     automl_models: Annotated[str, Field(description="PyCaret model ids to compare, comma-separated", min_length=1)] = (
         "lr,lda,nb,knn,dt,rf,lightgbm"
     )
@@ -185,6 +207,21 @@ class Settings(BaseSettings):
         if is_url != bool(query):
             raise ValueError("DATASET is a URL: say which rows" if is_url else "only a DATASET that is a URL takes one")
         return query
+
+    @field_validator("engine_address", mode="after")
+    @classmethod
+    def _address_of_a_cluster(cls, address: str, info: ValidationInfo) -> str:
+        if address and info.data.get("engine") == "local":
+            raise ValueError("ENGINE=local has no address; set ENGINE to dask or spark, or take the address away")
+        return address
+
+    @field_validator("dag_schedule", mode="after")
+    @classmethod
+    def _some_schedule(cls, schedule: str) -> str:
+        fields = schedule.split()
+        if schedule not in _PRESETS and not (len(fields) == 5 and all(map(_CRON_FIELD.fullmatch, fields))):
+            raise ValueError(f"allowed are {', '.join(_PRESETS)}, or the five fields of cron, such as */5 * * * *")
+        return schedule
 
     @field_validator("automl_models", mode="after")
     @classmethod

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from crossfade.data import load_dataset
+from crossfade.engine import EngineName
 from crossfade.errors import DataError
 from crossfade.loop.automl import Candidate, PyCaretTrainer
 from crossfade.loop.holdout import SharingRule, TrainingRows, share_out
@@ -234,3 +235,24 @@ def test_rows_are_not_forgotten_where_that_empties_a_column() -> None:
     schema = FeatureSchema(tuple(replace(feature, nullable=True) for feature in MIXED.features))
     candidate = PyCaretTrainer(["lr"], folds=3, seed=1).train(_share(turned, schema, ordered=True), "target")
     assert candidate.learnt == 3500
+
+
+def test_dask_chooses_what_this_process_chooses(mixed: Trained) -> None:
+    """Compared on a Dask cluster, the same algorithm wins with the same scores, and gives the same answers."""
+    trainer = PyCaretTrainer(TRAINER.models, TRAINER.folds, TRAINER.seed, engine="dask")
+    candidate = trainer.train(mixed.rows, "target")
+    assert candidate.algorithm == mixed.candidate.algorithm
+    assert candidate.holdout_answers == mixed.candidate.holdout_answers
+    scores = ["id", "Accuracy", "F1 macro"]
+    pd.testing.assert_frame_equal(candidate.leaderboard[scores], mixed.candidate.leaderboard[scores], atol=0.005)
+
+
+@pytest.mark.parametrize("engine", ["local", "dask"])
+def test_algorithms_that_fail_are_left_out(engine: EngineName) -> None:
+    """An algorithm that cannot learn these rows is left out, here and on a cluster; that none can is a DataError."""
+    few = IRIS.frame[IRIS.frame["target"] < 2].groupby("target").head(3).reset_index(drop=True)
+    rows = _given(few, IRIS.frame.iloc[60:80])
+    candidate = PyCaretTrainer(["lr", "knn"], 2, 1, engine=engine).train(rows, "target")
+    assert candidate.leaderboard["id"].tolist() == ["lr"]
+    with pytest.raises(DataError, match="none of knn could learn these 6 rows"):
+        PyCaretTrainer(["knn"], 2, 1, engine=engine).train(rows, "target")

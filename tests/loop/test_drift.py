@@ -9,9 +9,17 @@ import pandas as pd
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from crossfade.loop.drift import DriftRule, ReferenceProfile, check_drift
+from crossfade.loop import drift
+from crossfade.loop.drift import DriftReport, DriftRule
+from crossfade.loop.reference import ReferenceProfile
+from crossfade.loop.window import count_frame
 from crossfade.stats.divergence import category_shift, ks, psi
 from crossfade.stats.profile import CategoricalProfile, NumericProfile
+
+
+def check_drift(reference: ReferenceProfile, live: pd.DataFrame, rule: DriftRule, **misread: int) -> DriftReport:
+    """Check the rows of a frame."""
+    return drift.check_drift(reference, count_frame(reference, live, misread), rule)
 
 
 def _features(rows: int, seed: int, **shift: float) -> pd.DataFrame:
@@ -87,7 +95,7 @@ def test_either_distance_is_enough(reference: ReferenceProfile, rule: DriftRule,
 
 
 def test_p_values_are_holms(reference: ReferenceProfile) -> None:
-    """The p-values of all columns are adjusted by Holm, those of PSI apart from those of KS and chi-square."""
+    """The p-values of all tests, PSI, KS and chi-square, are adjusted together by Holm."""
     live = _features(600, 8, a=0.1, b=0.12).join(_outputs(600, 9))
     report = check_drift(reference, live, DriftRule())
     raw_psi, raw_shape = [], []
@@ -101,9 +109,9 @@ def test_p_values_are_holms(reference: ReferenceProfile) -> None:
         assert distance is not None
         raw_shape.append(distance.p_value)
     found = report.to_frame()
-    assert found["psi_pvalue"].tolist() == pytest.approx(multipletests(raw_psi, method="holm")[1])
     shape = found["ks_pvalue"].fillna(found["chi2_pvalue"])
-    assert shape.tolist() == pytest.approx(multipletests(raw_shape, method="holm")[1])
+    adjusted = multipletests([*raw_psi, *raw_shape], method="holm")[1]
+    assert [*found["psi_pvalue"], *shape] == pytest.approx(adjusted.tolist())
     assert (
         found["ks_pvalue"].notna().tolist() == found["chi2_pvalue"].isna().tolist() == [True, True, True, False, True]
     )
@@ -157,11 +165,57 @@ def test_outputs_too_few_to_judge_are_insufficient(reference: ReferenceProfile) 
 
 
 def test_a_feature_that_goes_missing_drifted(reference: ReferenceProfile) -> None:
-    """Values that go missing drift, and there is no mean to speak of when all are."""
+    """Values that go missing drift, however few are left."""
+    live = _features(1000, 3)
+    live.loc[1:, "a"] = np.nan
+    report = check_drift(reference, live, DriftRule())
+    assert report.drifted == ["a"]
+    assert report.columns[0].live_mean == pytest.approx(live.loc[0, "a"])
+
+
+def test_a_feature_without_any_value_broke_the_schema(reference: ReferenceProfile) -> None:
+    """A feature that no row has a value of has not drifted: something upstream is broken, and there is no mean."""
     report = check_drift(reference, _features(1000, 3).assign(a=np.nan), DriftRule())
     column = report.columns[0]
-    assert report.drifted == ["a"]
+    assert (report.verdict, report.drifted) == ("schema_broken", [])
+    assert report.reason == "of 1000 rows, a has a value in none: mend what sends them"
+    assert [c.verdict for c in report.columns] == ["schema_broken", "stable", "stable"]
     assert (column.ks_statistic, column.live_mean, column.shift) == (None, None, None)
+
+
+def test_a_feature_that_is_gone_broke_the_schema(reference: ReferenceProfile) -> None:
+    """A column that is not there at all is told from an empty one, and has a line in the report."""
+    report = check_drift(reference, _features(1000, 3).drop(columns="b"), DriftRule())
+    assert (report.verdict, report.reason) == ("schema_broken", "of 1000 rows, b is in none: mend what sends them")
+    assert [(c.feature, c.verdict, c.rows) for c in report.columns][1] == ("b", "schema_broken", 0)
+
+
+@pytest.mark.parametrize(("misread", "verdict"), [(50, "stable"), (51, "schema_broken")])
+def test_values_of_another_type_break_the_schema(reference: ReferenceProfile, misread: int, verdict: str) -> None:
+    """A stray value of another type is a missing one; above 5 % the column is not what it was."""
+    live = _features(1000, 3)
+    live.loc[: misread - 1, "a"] = np.nan
+    report = check_drift(reference, live, DriftRule(psi_threshold=9, ks_threshold=1), a=misread)
+    assert report.verdict == verdict
+    if verdict == "schema_broken":
+        assert "a is of another type than it was in 51 of the 1000 that have it" in report.reason
+
+
+@pytest.mark.parametrize(("rows", "verdict"), [(300, "stable"), (5000, "schema_broken")])
+def test_a_feature_that_is_all_but_empty_may_be_empty(rows: int, verdict: str) -> None:
+    """Where one row in a thousand had a value, 300 rows without one are no surprise, and 5000 are."""
+    rare = pd.DataFrame({"a": [1.0] + [np.nan] * 999, "b": np.arange(1000.0)})
+    reference = ReferenceProfile.of(rare, _outputs(500, 2))
+    live = pd.DataFrame({"a": np.nan, "b": np.linspace(0, 999, rows)})
+    assert check_drift(reference, live, DriftRule()).verdict == verdict
+
+
+def test_many_broken_features_are_counted(reference: ReferenceProfile) -> None:
+    """Of many broken features six are told, and the number of the rest."""
+    wide = ReferenceProfile.of(pd.DataFrame({f"f{i}": np.arange(500.0) for i in range(8)}), _outputs(500, 2))
+    report = check_drift(wide, pd.DataFrame(index=range(500)), DriftRule())
+    assert report.reason.count("is in none") == 6
+    assert "; and 2 more" in report.reason
 
 
 def test_unknown_columns_are_ignored(reference: ReferenceProfile) -> None:
@@ -283,12 +337,12 @@ def test_a_boolean_that_turned_round_drifted(mixed: ReferenceProfile) -> None:
     assert check_drift(mixed, live, DriftRule()).drifted == ["flag"]
 
 
-def test_a_category_that_is_missing_everywhere_drifted(mixed: ReferenceProfile) -> None:
-    """A category that is missing in every row is drift, without a distance to speak of."""
+def test_a_category_that_is_missing_everywhere_broke_the_schema(mixed: ReferenceProfile) -> None:
+    """A category that is missing in every row broke the schema, and has no distance to speak of."""
     live = _mixed(1000, 3).assign(colour=pd.Series(np.nan, range(1000), dtype=object))
     report = check_drift(mixed, live, DriftRule())
     column = next(c for c in report.columns if c.feature == "colour")
-    assert report.drifted == ["colour"]
+    assert (report.verdict, column.verdict) == ("schema_broken", "schema_broken")
     assert (column.category_distance, column.chi2_pvalue) == (None, None)
 
 

@@ -200,7 +200,7 @@ def test_a_ramp_with_returning_users_is_rarely_called_broken() -> None:
             variant=np.where(buckets < splits, "B", "A"),
             label=None,
         )
-        found = evaluate(LogContents(rows, 0, 0), EXPERIMENT, EvaluationRule())
+        found = evaluate(LogContents(rows, 0), EXPERIMENT, EvaluationRule())
         called += found.verdict == "invalid"
     assert called <= 2
 
@@ -299,7 +299,7 @@ def test_the_report_is_jsonable_and_complete() -> None:
 def test_damaged_lines_are_passed_on() -> None:
     """How many lines of the log were set aside stands in the report."""
     whole = contents_of(an_arm("A", 5, 5))
-    assert evaluate(LogContents(whole.rows, 4, 0), EXPERIMENT, EvaluationRule()).to_dict()["log_lines_set_aside"] == 4
+    assert evaluate(LogContents(whole.rows, 4), EXPERIMENT, EvaluationRule()).to_dict()["log_lines_set_aside"] == 4
 
 
 def _over_days(days: float, right_a: int, right_b: int, rows: int = 100, **changes: Any) -> list[LogRow]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from crossfade.loop.drift import DriftReport
-from crossfade.loop.policy import Attempts, Recommendation, Situation, recommend
+from crossfade.loop.policy import Attempts, PolicyRule, Recommendation, Situation, recommend
 from crossfade.loop.quality import QualityReport
 
 DRIFT = DriftReport("drift", 500, "a drifted")
@@ -16,6 +16,7 @@ SHORT = DriftReport("insufficient_data", 5, "5 live rows; a verdict needs 200")
 NONE = DriftReport("no_reference", 0, "no version is in production")
 WORSE = QualityReport("worse", "accuracy fell", 300, 0.7, 0.9, 1e-9)
 AS_GOOD = QualityReport("as_good", "accuracy held", 300, 0.9, 0.9, 0.5)
+BROKEN = DriftReport("schema_broken", 500, "of 500 rows, a is in none: mend what sends them")
 UNKNOWN = QualityReport("insufficient_data", "3 labelled answers", 3)
 
 
@@ -34,7 +35,7 @@ def _situation(**changes: Any) -> Situation:
 
 def _advice(situation: Situation, *triggers: str) -> Recommendation:
     """Ask for advice where 100 labels are enough; both triggers, when none is named."""
-    return recommend(situation, 100, triggers or ("drift", "quality"))
+    return recommend(situation, PolicyRule(min_labeled=100, triggers=triggers or ("drift", "quality")))
 
 
 def test_drift_and_labels_mean_retrain() -> None:
@@ -106,7 +107,7 @@ def test_one_challenger_at_a_time() -> None:
     """While an experiment is open nothing is retrained, and the reason names its versions."""
     advice = _advice(_situation(quality=WORSE, staging_version="2"))
     assert advice.decision == "monitor"
-    assert "version 2 is being tested against 1" in advice.reasons[0]
+    assert "version 2 is being tested against 1" in advice.reasons[-1]
 
 
 def test_staging_on_prods_version_is_no_experiment() -> None:
@@ -130,7 +131,7 @@ def test_force_overrides(changes: dict[str, Any]) -> None:
     """force_retrain overrides a missing drift, missing labels, an open experiment and the back-off."""
     advice = _advice(_situation(**changes, force=True))
     assert advice.decision == "retrain"
-    assert "force_retrain" in advice.reasons[0]
+    assert "force_retrain" in advice.reasons[-1]
 
 
 @pytest.mark.parametrize(
@@ -168,3 +169,56 @@ def test_advice_is_a_dictionary_with_its_reasons() -> None:
         "decision": "monitor",
         "reasons": ("nothing drifted", "3 labelled answers"),
     }
+
+
+def test_a_broken_schema_blocks() -> None:
+    """What a broken sender sends is not learnt, even while quality falls; the reason says how to do it all the same."""
+    advice = _advice(_situation(drift=BROKEN, quality=WORSE, trained_hours_ago=9999.0))
+    assert advice.decision == "block"
+    assert advice.reasons[0] == BROKEN.reason
+    assert "force_retrain overrides" in advice.reasons[-1]
+
+
+def test_a_broken_schema_is_told_while_a_challenger_is_tested() -> None:
+    """A broken schema is worth a pager, experiment or not."""
+    assert _advice(_situation(drift=BROKEN, staging_version="2")).decision == "block"
+
+
+def test_force_overrides_a_broken_schema() -> None:
+    """Whoever asks for a retraining gets it, and is told what was found."""
+    advice = _advice(_situation(drift=BROKEN, force=True))
+    assert (advice.decision, advice.reasons[0]) == ("retrain", BROKEN.reason)
+
+
+def test_the_cool_down_is_waited_for() -> None:
+    """Within the cool-down after a challenger was trained no other is, and the reason says how long it takes."""
+    advice = _advice(_situation(trained_hours_ago=0.4))
+    assert advice.decision == "monitor"
+    assert "a challenger was trained 0.4 hours ago: the next may be in 0.6 hours" in advice.reasons[-1]
+    assert _advice(_situation(trained_hours_ago=1.0)).decision == "retrain"
+
+
+def test_the_first_version_needs_no_cool_down() -> None:
+    """The first version is no challenger: drift that is there at once is answered at once."""
+    assert _advice(_situation(trained_hours_ago=0.1, is_first=True)).decision == "retrain"
+
+
+def test_force_overrides_the_cool_down() -> None:
+    """force_retrain does not wait."""
+    assert _advice(_situation(trained_hours_ago=0.1, force=True)).decision == "retrain"
+
+
+def test_new_labels_are_learnt_in_the_end() -> None:
+    """After 30 days without a training new labels are learnt, though nothing calls for it; not a day earlier."""
+    calm = {"drift": STABLE, "quality": AS_GOOD}
+    advice = _advice(_situation(**calm, trained_hours_ago=30 * 24.0))
+    assert advice.decision == "retrain"
+    assert "the last training was 30 days ago" in advice.reasons
+    assert _advice(_situation(**calm, trained_hours_ago=29 * 24.0)).decision == "monitor"
+    assert _advice(_situation(**calm, trained_hours_ago=30 * 24.0, new_labeled=99)).decision == "monitor"
+
+
+def test_age_may_be_no_reason() -> None:
+    """RETRAIN_MAX_AGE_DAYS=0 never retrains for age."""
+    old = _situation(drift=STABLE, trained_hours_ago=1e6)
+    assert recommend(old, PolicyRule(max_age_days=0)).decision == "monitor"

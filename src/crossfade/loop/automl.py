@@ -14,6 +14,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.metrics import f1_score
 
+from crossfade.engine import EngineError, EngineName, dask_client
 from crossfade.errors import DataError
 from crossfade.loop.holdout import TrainingRows
 from crossfade.model import Prediction, SklearnModel
@@ -75,7 +77,11 @@ class PyCaretTrainer:
     folds: int
     seed: int
     budget_seconds: float = 600
-    """No further algorithm is tried after this time."""
+    """No further algorithm is tried after this time (on Dask: none by a worker that compares several at once)."""
+    engine: EngineName = "local"
+    """Where the algorithms are compared: on a Dask cluster with `dask`; with `spark` here, as with `local`."""
+    engine_address: str = ""
+    """As in :func:`crossfade.engine.open_engine`."""
 
     def train(self, rows: TrainingRows, target: str) -> Candidate:
         """Learn `rows.train`; answer `rows.holdout` without having learnt what is answered; then learn both."""
@@ -100,7 +106,7 @@ class PyCaretTrainer:
         train = _compared(rows, target)
         experiment = ClassificationExperiment()
         experiment.setup(
-            data=train.reset_index(drop=True),
+            data_func=partial(train.reset_index, drop=True),  # workers set the experiment up for themselves
             test_data=rows.holdout.set_axis(range(len(train), len(train) + len(rows.holdout)), axis=0),
             target=target,
             numeric_features=rows.schema.of_kind("numeric", "boolean"),
@@ -121,17 +127,36 @@ class PyCaretTrainer:
             raise DataError(f"AUTOML_MODELS: {', '.join(sorted(unknown))} unknown; allowed: {', '.join(known)}")
         _log.info("comparing %s on %d rows", ", ".join(self.models), len(train))
         experiment.add_metric("f1_macro", _RANKED_BY, _f1_macro)
-        best = experiment.compare_models(
-            include=list(self.models),
-            sort=_RANKED_BY,
-            budget_time=self.budget_seconds / 60,
-            verbose=False,
-            errors="ignore",
-        )
+        nothing_learnt = DataError(f"none of {', '.join(self.models)} could learn these {len(train)} rows")
+        with self._backend() as backend:
+            try:
+                best = experiment.compare_models(
+                    include=list(self.models),
+                    sort=_RANKED_BY,
+                    budget_time=self.budget_seconds / 60,
+                    verbose=False,
+                    errors="ignore",
+                    parallel=backend,
+                )
+            except KeyError as error:  # the parallel backend sorts a leaderboard without rows, so without columns
+                raise nothing_learnt from error
         leaderboard = experiment.pull().reset_index(names="id")
         if not hasattr(best, "predict"):
-            raise DataError(f"none of {', '.join(self.models)} could learn these {len(train)} rows")
+            raise nothing_learnt
         return experiment.finalize_model(best), leaderboard
+
+    @contextlib.contextmanager
+    def _backend(self) -> Iterator[Any]:
+        """Yield PyCaret's parallel backend on a Dask cluster, one algorithm at a time; None: compare them here."""
+        if self.engine != "dask":
+            yield None
+            return
+        try:
+            from pycaret.parallel import FugueBackend
+        except ModuleNotFoundError as error:
+            raise EngineError("ENGINE=dask needs Fugue for AutoML: pip install 'crossfade[dask]'") from error
+        with dask_client(self.engine_address, workers=2) as client:
+            yield FugueBackend(client)
 
 
 def _compared(rows: TrainingRows, target: str) -> pd.DataFrame:

@@ -2,57 +2,114 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
 from crossfade.errors import ModelUnusable
 from crossfade.loop.drift import DriftReport, DriftRule, check_drift
-from crossfade.loop.evidence import DriftCheck
 from crossfade.loop.holdout import unlearnt
 from crossfade.loop.incumbent import Reference, reference_of
 from crossfade.loop.installation import Installation
-from crossfade.loop.live import LiveRows, read_live
+from crossfade.loop.live import LabeledRows, LiveSource, LiveWindows, read_labeled, read_windows
 from crossfade.loop.policy import Attempts
 from crossfade.loop.quality import QualityReport, check_quality
 from crossfade.loop.tracking import read_metrics, share_of
-from crossfade.registry import Version
+from crossfade.registry import TRAINED_AT, Version
+from crossfade.settings import Settings
+
+TREND_WINDOWS = 30
+"""Windows without overlap, the newest among them, over which the PSI of each feature is followed."""
+
+_MOST_HISTORY_ROWS = 1_000_000
+"""So many rows are read for them: where windows are large, fewer are read and the older ones come from the file."""
+
+_UNTRIED = Attempts()
+
+_NOT_LOOKED_AT = QualityReport("insufficient_data", "", 0)
 
 _FEWEST_SINCE = 30
 """Labelled answers since the last training that can tell whether things got worse since."""
 
 
-def look_at_traffic(here: Installation, prod: Version | None, current_source: str) -> DriftCheck:
+@dataclass(frozen=True)
+class TrafficCheck:
+    """One look at live traffic."""
+
+    prod: Version | None
+    versions: tuple[Version, ...]
+    """All that are registered, oldest first."""
+    report: DriftReport
+    quality: QualityReport
+    attempts: Attempts = _UNTRIED
+    new_labeled: int = 0
+    """Labelled rows that prod has not learnt."""
+    trained_hours_ago: float | None = None
+    """Since the newest version was trained; None when that is not known."""
+    reference: Reference | None = None
+    """What prod learnt; None where it was not trained here."""
+    live: LiveWindows | None = None
+    """None where there is no reference to compare with."""
+    set_aside: int = 0
+    """Lines of the log that could not be read."""
+
+
+def look_at_traffic(here: Installation, prod: Version | None, current_source: str) -> TrafficCheck:
     """Compare live rows with what prod learnt, and its answers with how good it was then."""
     if prod is None:
-        return _nothing(None, "no version is in production: nothing to compare with")
+        return _nothing(None, (), "no version is in production: nothing to compare with")
+    versions = tuple(here.registry.versions())
     try:
         reference = reference_of(here, prod)
     except ModelUnusable as error:  # somebody made a foreign version prod
-        return _nothing(prod, str(error))
+        return _nothing(prod, versions, str(error))
     settings = here.settings
-    live = read_live(here, current_source, reference.schema, prod.number, settings.drift_strength)
-    rule = DriftRule(
+    source = LiveSource(here, current_source, reference.schema, prod.number)
+    history = max(1, min(TREND_WINDOWS, _MOST_HISTORY_ROWS // settings.drift_window_rows))
+    live = read_windows(source, reference.profile, history if here.pictures else 1)
+    drift = check_drift(reference.profile, live.newest, rule_of(settings))
+    found = TrafficCheck(
+        prod, versions, drift, _NOT_LOOKED_AT, reference=reference, live=live, trained_hours_ago=_age(here, versions)
+    )
+    if drift.verdict == "schema_broken":  # its labelled rows cannot be trusted either
+        return found
+    labeled = read_labeled(source)
+    newest = labeled.answers.tail(settings.drift_window_rows)
+    quality = check_quality(newest, reference.baseline, settings.retrain_min_labeled, settings.drift_alpha)
+    new = len(unlearnt(reference.snapshot, labeled.labeled, settings.target)[0])
+    attempts = _attempts(here, versions, prod, reference, labeled, new)
+    return replace(found, quality=quality, attempts=attempts, new_labeled=new, set_aside=labeled.set_aside)
+
+
+def rule_of(settings: Settings) -> DriftRule:
+    """Take the rule from the settings."""
+    return DriftRule(
         psi_threshold=settings.psi_threshold,
         ks_threshold=settings.ks_threshold,
         alpha=settings.drift_alpha,
         share=settings.drift_share,
         min_rows=settings.drift_min_rows,
     )
-    drift = check_drift(reference.profile, live.window, rule)
-    newest = live.answers.tail(settings.drift_window_rows)
-    quality = check_quality(newest, reference.baseline, settings.retrain_min_labeled, settings.drift_alpha)
-    new = len(unlearnt(reference.snapshot, live.labeled, settings.target)[0])
-    attempts = _attempts(here, prod, reference, live, new)
-    return DriftCheck(prod, live, drift, quality, attempts, new, reference.snapshot)
 
 
-def _nothing(prod: Version | None, reason: str) -> DriftCheck:
-    drift, quality = DriftReport("no_reference", 0, reason), QualityReport("insufficient_data", "", 0)
-    return DriftCheck(prod, None, drift, quality, Attempts(), 0)
+def _nothing(prod: Version | None, versions: tuple[Version, ...], reason: str) -> TrafficCheck:
+    return TrafficCheck(prod, versions, DriftReport("no_reference", 0, reason), _NOT_LOOKED_AT)
 
 
-def _attempts(here: Installation, prod: Version, reference: Reference, live: LiveRows, new: int) -> Attempts:
+def _age(here: Installation, versions: tuple[Version, ...]) -> float | None:
+    """Return the hours since the newest version was trained; None when it does not tell."""
+    trained = versions[-1].tags.get(TRAINED_AT) if versions else None
+    if trained is None:
+        return None
+    return (datetime.fromisoformat(here.clock()) - datetime.fromisoformat(trained)) / timedelta(hours=1)
+
+
+def _attempts(
+    here: Installation, versions: tuple[Version, ...], prod: Version, reference: Reference, live: LabeledRows, new: int
+) -> Attempts:
     """Count the challengers that were rejected since prod's version was trained."""
     rejected = [
         version
-        for version in here.registry.versions()
+        for version in versions
         if int(version.number) > int(prod.number)
         and version.status == "rejected"
         and version.tags.get("crossfade.decided_by") != "rollback"

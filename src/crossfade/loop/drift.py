@@ -1,32 +1,36 @@
 """4. Drift: does live traffic still look like the data the model in production learnt?
 
 A feature drifted when the shift is large enough to matter *and* is not noise: PSI or KS above its threshold, with a
-p-value below alpha after Holm's correction over the features. Categories have no order, so chi-square stands in for KS,
-and the total variation distance for its distance.
+p-value below alpha after Holm's correction over all tests of the check. Categories have no order, so chi-square stands
+in for KS, and the total variation distance for its distance. A feature that is gone, or of another type than it was,
+has not drifted: the schema broke, and a model that learnt from such rows would learn the bug.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from crossfade.loop.reference import PREDICTION, PROBABILITY, ReferenceProfile
+from crossfade.loop.window import Window
 from crossfade.stats.divergence import CategoryShift, Ks, Psi, category_shift, ks, psi
 from crossfade.stats.profile import (
     CategoricalCounts,
     CategoricalProfile,
+    Counts,
     NumericCounts,
     NumericProfile,
     Profile,
-    profile_from_dict,
 )
 
-PREDICTION, PROBABILITY = "prediction", "probability"
-"""The model's outputs, monitored like features where the live rows have them."""
+_MOST_NAMED = 6
+"""Columns that one sentence names; the report has them all."""
+
+Verdict = Literal["stable", "drift", "insufficient_data", "schema_broken", "no_reference"]
 
 
 @dataclass(frozen=True)
@@ -39,39 +43,8 @@ class DriftRule:
     share: float = 0.0
     """Drift is called when more than this share of the features drifted."""
     min_rows: int = 200
-
-
-@dataclass(frozen=True)
-class ReferenceProfile:
-    """What one model version learnt, as profiles by column name."""
-
-    columns: Mapping[str, Profile]
-    """Every feature, and the held-out predictions and probabilities."""
-
-    @classmethod
-    def of(cls, features: pd.DataFrame, outputs: pd.DataFrame) -> ReferenceProfile:
-        """Profile training rows, shape (n, features), and answers to held-out rows, shape (m, 2)."""
-        columns: dict[str, Profile] = {
-            str(name): CategoricalProfile.of(column) if column.dtype == object else NumericProfile.of(column)
-            for name, column in features.items()
-        }
-        columns[PREDICTION] = CategoricalProfile.of(outputs[PREDICTION])
-        columns[PROBABILITY] = NumericProfile.of(outputs[PROBABILITY])
-        return cls(columns)
-
-    @property
-    def features(self) -> list[str]:
-        """Names of the features, in the model's order."""
-        return [name for name in self.columns if name not in (PREDICTION, PROBABILITY)]
-
-    def to_json(self) -> str:
-        """Serialise; floats survive the round trip to the bit."""
-        return json.dumps({name: profile.to_dict() for name, profile in self.columns.items()})
-
-    @classmethod
-    def from_json(cls, text: str) -> ReferenceProfile:
-        """Read back what `to_json` wrote."""
-        return cls({name: profile_from_dict(stored) for name, stored in json.loads(text).items()})
+    misread_share: float = 0.05
+    """Of a feature's values: with more than this of another kind, the schema broke."""
 
 
 @dataclass(frozen=True)
@@ -88,16 +61,16 @@ class ColumnDrift:
     ks_statistic: float | None
     """None for a categorical column."""
     ks_pvalue: float | None
-    """Holm-adjusted, together with the chi-squares'."""
+    """Holm-adjusted, together with those of the PSIs and the chi-squares."""
     category_distance: float | None
     """Total variation distance between the categories' shares; None for a numeric column."""
     chi2_pvalue: float | None
-    """Holm-adjusted, together with the KS tests'."""
+    """Holm-adjusted likewise."""
     reference_mean: float | None
     live_mean: float | None
     shift: float | None
     """Difference of the means in the reference's standard deviations; None when those are 0 or undefined."""
-    verdict: Literal["stable", "drift", "insufficient_data"]
+    verdict: Literal["stable", "drift", "insufficient_data", "schema_broken"]
 
     @property
     def described(self) -> str:
@@ -110,7 +83,7 @@ class ColumnDrift:
 class DriftReport:
     """Outcome of one drift check."""
 
-    verdict: Literal["stable", "drift", "insufficient_data", "no_reference"]
+    verdict: Verdict
     rows: int
     """Live rows in the window."""
     reason: str
@@ -131,30 +104,38 @@ class DriftReport:
         return {"verdict": self.verdict, "rows": self.rows, "reason": self.reason, "drifted": self.drifted}
 
 
-def check_drift(reference: ReferenceProfile, live: pd.DataFrame, rule: DriftRule) -> DriftReport:
+def check_drift(reference: ReferenceProfile, live: Window, rule: DriftRule) -> DriftReport:
     """Compare a window of live rows with the reference.
 
     Parameters
     ----------
     reference : ReferenceProfile
         What the model in production learnt.
-    live : DataFrame
-        Shape (n, columns): the features, and `prediction` and `probability` where known. Outputs may be missing in
-        rows that another version answered; such rows are left out of that column's comparison.
+    live : Window
+        Live rows, counted on it.
     rule : DriftRule
         When a shift counts.
     """
-    if len(live) < rule.min_rows:
-        reason = f"{len(live)} live rows; a verdict needs {rule.min_rows}"
-        return DriftReport("insufficient_data", len(live), reason)
+    if live.rows < rule.min_rows:
+        return DriftReport("insufficient_data", live.rows, f"{live.rows} live rows; a verdict needs {rule.min_rows}")
     columns = _compare(reference, live, rule)
-    drifted = _drifted(columns)
-    listed = ", ".join(c.described for c in drifted)
-    reason = f"{len(drifted)} of {len(columns)} columns drifted over {len(live)} rows" + (
-        f": {listed}" if listed else ""
+    broken = {name: said for name in reference.features if (said := _broken(reference, name, live, rule))}
+    if broken:
+        reason = f"of {live.rows} rows, {_listed(list(broken.values()), '; ')}: mend what sends them"
+        marked = tuple(replace(c, verdict="schema_broken") if c.feature in broken else c for c in columns)
+        return DriftReport("schema_broken", live.rows, reason, marked)
+    drifted = [column.described for column in _drifted(columns)]
+    reason = f"{len(drifted)} of {len(columns)} columns drifted over {live.rows} rows" + (
+        f": {_listed(drifted)}" if drifted else ""
     )
-    verdict: Literal["drift", "stable"] = "drift" if len(drifted) > rule.share * len(columns) else "stable"
-    return DriftReport(verdict, len(live), reason, columns)
+    verdict: Verdict = "drift" if len(drifted) > rule.share * len(columns) else "stable"
+    return DriftReport(verdict, live.rows, reason, columns)
+
+
+def _listed(items: Sequence[str], between: str = ", ") -> str:
+    """List what fits into a sentence."""
+    more = len(items) - _MOST_NAMED
+    return between.join(items[:_MOST_NAMED]) + (f"{between}and {more} more" if more > 0 else "")
 
 
 def _drifted(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:
@@ -162,23 +143,38 @@ def _drifted(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:
     return sorted((c for c in columns if c.verdict == "drift"), key=lambda c: -(c.psi or 0))
 
 
-def _compare(reference: ReferenceProfile, live: pd.DataFrame, rule: DriftRule) -> tuple[ColumnDrift, ...]:
-    tested: list[tuple[str, pd.Series[Any], Psi | None, Ks | CategoryShift | None]] = []
+def _compare(reference: ReferenceProfile, live: Window, rule: DriftRule) -> tuple[ColumnDrift, ...]:
+    """Compare every column of the reference; outputs only where the window has them."""
+    tested: list[tuple[str, Counts | None, Psi | None, Ks | CategoryShift | None]] = []
     for name, profile in reference.columns.items():
-        if name not in live:
-            continue
-        sample = live[name].dropna() if name in (PREDICTION, PROBABILITY) else live[name]
-        counts = profile.count(sample)
-        tested.append((name, sample, psi(profile, counts), _shape_test(profile, counts)))
-    psi_p = _holm([divergence.p_value if divergence else None for _, _, divergence, _ in tested])
-    shape_p = _holm([shape.p_value if shape else None for _, _, _, shape in tested])
+        counts = live.counts.get(name)
+        if counts is not None:
+            tested.append((name, counts, psi(profile, counts), _shape_test(profile, counts)))
+        elif name not in (PREDICTION, PROBABILITY):
+            tested.append((name, None, None, None))
+    found = [test.p_value if test else None for *_, divergence, shape in tested for test in (divergence, shape)]
+    adjusted = _holm(found)  # together: either test of a column calls drift
     return tuple(
-        _judge(reference.columns[name], name, sample, divergence, p, shape, q, rule)
-        for (name, sample, divergence, shape), p, q in zip(tested, psi_p, shape_p, strict=True)
+        _judge(reference.columns[name], name, counts, divergence, p, shape, q, rule)
+        for (name, counts, divergence, shape), p, q in zip(tested, adjusted[::2], adjusted[1::2], strict=True)
     )
 
 
-def _shape_test(profile: Profile, counts: NumericCounts | CategoricalCounts) -> Ks | CategoryShift | None:
+def _broken(reference: ReferenceProfile, name: str, live: Window, rule: DriftRule) -> str:
+    """Say what is wrong with a feature that cannot be compared; nothing when all is well."""
+    counts, profile = live.counts.get(name), reference.columns[name]
+    if counts is None:
+        return f"{name} is in none"
+    misread, there = live.misread.get(name, 0), counts.rows + live.misread.get(name, 0)
+    if misread > rule.misread_share * there:
+        return f"{name} is of another type than it was in {misread} of the {there} that have it"
+    empty_before = profile.missing / max(1, profile.rows + profile.missing)
+    if counts.rows == 0 and empty_before**counts.missing < rule.alpha:  # a feature may be all but empty by nature
+        return f"{name} has a value in none"
+    return ""
+
+
+def _shape_test(profile: Profile, counts: Counts) -> Ks | CategoryShift | None:
     """Compare the distributions as a whole: KS where values have an order, chi-square where they have none."""
     if isinstance(profile, NumericProfile) and isinstance(counts, NumericCounts):
         return ks(profile, counts)
@@ -190,7 +186,7 @@ def _shape_test(profile: Profile, counts: NumericCounts | CategoricalCounts) -> 
 def _judge(
     profile: Profile,
     name: str,
-    sample: pd.Series[Any],
+    counts: Counts | None,
     divergence: Psi | None,
     psi_pvalue: float | None,
     shape: Ks | CategoryShift | None,
@@ -201,11 +197,12 @@ def _judge(
     distance = shape.statistic if isinstance(shape, Ks) else shape.distance if shape else 0.0
     by_shape = shape_pvalue is not None and distance > rule.ks_threshold and shape_pvalue < rule.alpha
     mean, std, live_mean = None, None, None
-    if isinstance(profile, NumericProfile) and profile.rows and sample.notna().any():
-        mean, std, live_mean = profile.mean, profile.std, float(sample.mean())
+    if isinstance(profile, NumericProfile) and isinstance(counts, NumericCounts) and profile.rows and counts.rows:
+        mean, std, live_mean = profile.mean, profile.std, counts.total / counts.rows
+    rows = counts.rows + counts.missing if counts else 0
     return ColumnDrift(
         feature=name,
-        rows=len(sample),
+        rows=rows,
         psi=divergence.value if divergence else None,
         psi_pvalue=psi_pvalue,
         ks_statistic=distance if isinstance(shape, Ks) else None,
@@ -215,7 +212,7 @@ def _judge(
         reference_mean=mean,
         live_mean=live_mean,
         shift=(live_mean - mean) / std if mean is not None and live_mean is not None and std else None,
-        verdict="insufficient_data" if len(sample) < rule.min_rows else "drift" if by_psi or by_shape else "stable",
+        verdict="insufficient_data" if rows < rule.min_rows else "drift" if by_psi or by_shape else "stable",
     )
 
 

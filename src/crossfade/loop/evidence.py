@@ -3,73 +3,65 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import mlflow
 import pandas as pd
 
-from crossfade.loop.drift import PREDICTION, PROBABILITY, DriftReport
+from crossfade.loop.check import TREND_WINDOWS, TrafficCheck
+from crossfade.loop.driftpage import write_drift_page
 from crossfade.loop.evaluate import Evaluation
 from crossfade.loop.installation import Installation
-from crossfade.loop.live import LiveRows
-from crossfade.loop.policy import Attempts, Recommendation
-from crossfade.loop.quality import QualityReport
+from crossfade.loop.policy import Recommendation
 from crossfade.loop.reports import (
     RUNS_COLUMNS,
     TRAIN_SUMMARY_COLUMNS,
     ReportPaths,
     append_line,
     write_csv,
-    write_evidently_html,
     write_json,
     write_manifest,
 )
 from crossfade.loop.tracking import log_frame, log_json
-from crossfade.registry import Version
-from crossfade.requestlog import utc_now
+from crossfade.loop.trend import COLUMNS as TREND_COLUMNS
+from crossfade.loop.trend import continued, trend_of
+from crossfade.registry import DIGEST
 from crossfade.settings import Settings
 
 _NOT_IN_METRIC_NAMES = re.compile(r"[^\w./ -]")  # MLflow refuses them
 
 
-@dataclass(frozen=True)
-class DriftCheck:
-    """One look at live traffic."""
-
-    prod: Version | None
-    live: LiveRows | None
-    """None where there is no reference to compare with."""
-    report: DriftReport
-    quality: QualityReport
-    attempts: Attempts
-    new_labeled: int
-    """Labelled rows that prod has not learnt."""
-    snapshot: pd.DataFrame | None = None
-    """Rows that prod learnt; None where there is no reference."""
-
-
-def record_drift(here: Installation, check: DriftCheck, decision: Recommendation, run_id: str, trigger: str) -> None:
+def record_drift(here: Installation, check: TrafficCheck, decision: Recommendation, run_id: str, trigger: str) -> None:
     """Write the drift and policy files, and log them to the open run."""
-    settings, report = here.settings, check.report
+    settings, report, now = here.settings, check.report, here.clock()
     paths = ReportPaths.of(settings)
-    status = {
-        "ts_utc": utc_now(),
-        **report.to_dict(),
+    judged = check.live.newest if check.live else None
+    looked_at = {
+        "rows": report.rows,
+        "first_ts": judged.first_ts if judged else "",
+        "last_ts": judged.last_ts if judged else "",
         "model_version": check.prod.number if check.prod else None,
-        "log_lines_set_aside": check.live.set_aside if check.live else 0,
+        "model_digest": check.prod.tags.get(DIGEST) if check.prod else None,
+    }
+    status = {
+        "ts_utc": now,
+        **report.to_dict(),
+        **looked_at,
+        "log_lines_set_aside": check.set_aside,
         "psi_threshold": settings.psi_threshold,
         "ks_threshold": settings.ks_threshold,
         "alpha": settings.drift_alpha,
+        "engine": settings.engine,
         "run_id": run_id,
     }
     advice = {
-        "ts_utc": utc_now(),
+        "ts_utc": now,
         **decision.to_dict(),
         "drift_verdict": report.verdict,
         "quality": check.quality.to_dict(),
         "rejected_challengers": check.attempts.rejected,
         "new_labeled_rows": check.new_labeled,
+        "hours_since_training": check.trained_hours_ago,
         "run_id": run_id,
     }
     write_json(paths.drift / "drift_status.json", status)
@@ -79,7 +71,8 @@ def record_drift(here: Installation, check: DriftCheck, decision: Recommendation
     log_json(advice, "retrain_recommendation.json")
     log_frame(report.to_frame(), "drift_report.csv")
     if here.pictures:
-        _write_html(paths, check)
+        _record_pictures(here, paths, check, decision)
+    mlflow.log_params({name: value for name, value in looked_at.items() if value not in (None, "")})
     mlflow.log_metric("rows", report.rows)
     mlflow.log_metric("drifted_columns", len(report.drifted))
     mlflow.log_metric("new_labeled_rows", check.new_labeled)
@@ -92,19 +85,22 @@ def record_drift(here: Installation, check: DriftCheck, decision: Recommendation
     _record_run(paths, "drift", run_id, trigger, decision.decision, decision.reasons)
 
 
-def _write_html(paths: ReportPaths, check: DriftCheck) -> None:
-    """Write Evidently's page, or take the old one away where there is nothing to show."""
-    html = paths.drift / "drift_report.html"
-    names = [c.feature for c in check.report.columns if c.feature not in (PREDICTION, PROBABILITY)]
-    if check.snapshot is None or check.live is None or not names:
-        html.unlink(missing_ok=True)
-        return
-    live = check.live.window[names].dropna(axis=1, how="all")  # Evidently refuses empty columns
-    if live.empty:
-        html.unlink(missing_ok=True)
-        return
-    write_evidently_html(html, check.snapshot[list(live.columns)], live)
-    mlflow.log_artifact(str(html))
+def _record_pictures(here: Installation, paths: ReportPaths, check: TrafficCheck, decision: Recommendation) -> None:
+    """Write the trend, and the page for people: this check, the trend, and Evidently's plots of a sample."""
+    trend = pd.DataFrame(columns=list(TREND_COLUMNS))
+    sample = None
+    if check.live is not None and check.reference is not None and check.prod is not None:
+        profile, windows = check.reference.profile, check.live.windows
+        trend = trend_of(profile, windows, check.prod.number, here.settings.drift_min_rows)
+        if check.live.newest.last_ts:  # rows of the log; a file, or simulated rows, are no part of its history
+            kept = paths.drift / "drift_trend.csv"
+            trend = continued(kept, trend, TREND_WINDOWS)
+            write_csv(kept, trend)
+        log_frame(trend, "drift_trend.csv")
+        sample = (check.reference.snapshot, check.live.sample()) if check.report.columns else None
+    page = paths.drift / "drift_report.html"
+    write_drift_page(page, check.report, decision, trend, here.settings.psi_threshold, sample)
+    mlflow.log_artifact(str(page))
 
 
 def record_training(settings: Settings, outcome: dict[str, Any], trigger: str) -> None:

@@ -9,9 +9,9 @@ import pandas as pd
 
 from crossfade.data import load_dataset
 from crossfade.errors import ModelUnusable
-from crossfade.loop.drift import ReferenceProfile
 from crossfade.loop.installation import Installation
 from crossfade.loop.live import REQUEST_ID
+from crossfade.loop.reference import ReferenceProfile
 from crossfade.loop.tracking import read_metrics, read_profile, read_snapshot, share_of
 from crossfade.model import Model
 from crossfade.registry import Version

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from crossfade.featurestore import FeatureStore
 from crossfade.loop.promote import Aliases
 from crossfade.registry import Registry
-from crossfade.requestlog import CsvRequestLog, RequestLog
+from crossfade.requestlog import CsvRequestLog, RequestLog, utc_now
 from crossfade.settings import Settings
 
 
@@ -21,6 +22,8 @@ class Installation:
     store: FeatureStore
     pictures: bool = True
     """Draw Evidently's page at each check, and plots of each model; a replay makes dozens that nobody would look at."""
+    clock: Callable[[], str] = utc_now
+    """Says what time it is, as the request log does."""
 
     @classmethod
     def of(cls, settings: Settings) -> Installation:

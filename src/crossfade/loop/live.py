@@ -1,85 +1,132 @@
-"""The live window: the rows a drift check looks at, and the labelled ones a retraining may learn from."""
+"""Live rows as the learning loop takes them: windows to compare, and labelled rows to judge by and to learn."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
 
-from crossfade.data import draw_traffic, load_dataset, read_table
-from crossfade.errors import DataError
-from crossfade.loop.drift import PREDICTION, PROBABILITY
+from crossfade.data import draw_traffic, load_dataset, read_file, take_features
+from crossfade.engine import open_engine
 from crossfade.loop.installation import Installation
-from crossfade.requestlog import features_frame, units
-from crossfade.schema import FeatureSchema, label_text
+from crossfade.loop.reference import ReferenceProfile
+from crossfade.loop.window import Window, WindowCounter, count_frame
+from crossfade.requestlog import units
+from crossfade.schema import FeatureSchema, label_text, lost
+from crossfade.unpack import unpack
 
 REQUEST_ID = "request_id"
 
+_SAMPLE_ROWS = 2000
+"""Enough for a picture of the newest rows."""
+
 
 @dataclass(frozen=True)
-class LiveRows:
-    """Traffic as the learning loop sees it."""
-
-    window: pd.DataFrame
-    """The newest rows: the features, and where known `prediction` and `probability` of prod's version."""
-    labeled: pd.DataFrame
-    """Every row with a label, oldest first: `request_id`, the features, the label as text under the target's name."""
-    answers: pd.DataFrame
-    """Every labelled row that prod's version answered, oldest first: `unit` (who asked) and `correct`."""
-    set_aside: int = 0
-    """Lines of the log that could not be read."""
-
-
-def read_live(here: Installation, source: str, schema: FeatureSchema, prod_version: str, strength: float) -> LiveRows:
-    """Read live rows from where the caller says.
+class LiveSource:
+    """Where live rows come from.
 
     Parameters
     ----------
     here : Installation
         Whose rows.
-    source : str
+    name : str
         `requests` (the request log, and what was ingested), `simulated` (the dataset, drifted), or the path of a CSV
         or Parquet file.
     schema : FeatureSchema
         The features of the version in production.
     prod_version : str
-        Whose predictions are compared with its reference.
-    strength : float
-        Shift of simulated rows, in standard deviations.
+        The version in production, whose answers count; empty: none.
+    """
+
+    here: Installation
+    name: str
+    schema: FeatureSchema
+    prod_version: str
+
+
+@dataclass(frozen=True)
+class LiveWindows:
+    """What a drift check looks at."""
+
+    windows: tuple[Window, ...]
+    """DRIFT_WINDOW_ROWS rows each, the newest first; the last one holds what is left. Empty where there are no rows."""
+    sample: Callable[[], pd.DataFrame]
+    """Gives the features of some of the newest rows, for people to look at."""
+
+    @property
+    def newest(self) -> Window:
+        """The window that is judged."""
+        return self.windows[0] if self.windows else Window(0, {}, {})
+
+
+@dataclass(frozen=True)
+class LabeledRows:
+    """Live rows whose label is known."""
+
+    labeled: pd.DataFrame
+    """All of them, oldest first: `request_id`, the features, the label as text under the target's name."""
+    answers: pd.DataFrame
+    """Those that prod's version answered, oldest first: `unit` (who asked) and `correct`."""
+    set_aside: int = 0
+    """Lines of the log that could not be read."""
+
+
+def read_windows(source: LiveSource, reference: ReferenceProfile, most: int) -> LiveWindows:
+    """Count the newest live rows on a reference, in at most so many windows.
 
     Raises
     ------
     DataError
-        The file cannot be read, or lacks a feature.
+        The file cannot be read.
+    EngineError
+        ENGINE cannot be reached.
     """
-    settings = here.settings
-    if source == "requests":
-        return _from_log(here, schema, prod_version)
-    if source == "simulated":
-        drawn = draw_traffic(load_dataset(settings), settings.drift_window_rows, strength, settings.automl_seed)
-        return _from_frame(here, drawn, schema, f"DATASET={settings.dataset_shown}")
-    path = settings.below_home(source)
-    return _from_frame(here, read_table(path, schema), schema, path.name)
+    here, settings = source.here, source.here.settings
+    rows = settings.drift_window_rows
+    if source.name == "requests":
+        counter = WindowCounter(reference, source.schema, settings.reg_model_name, source.prod_version)
+        with open_engine(settings.engine, settings.engine_address) as engine:
+            windows = counter.windows(here.log, rows, most, engine)
+        return LiveWindows(tuple(windows), lambda: counter.sample(here.log, _SAMPLE_ROWS))
+    raw = _table(source)
+    conformed = source.schema.conform(raw)
+    windows = []
+    for stop in range(len(raw), max(0, len(raw) - rows * most), -rows):
+        cut = slice(max(0, stop - rows), stop)
+        there = {name: conformed[name].iloc[cut] for name in source.schema.names if name in raw}
+        misread = {name: int(lost(raw[name].iloc[cut], column).sum()) for name, column in there.items()}
+        windows.append(count_frame(reference, pd.DataFrame(there, index=raw.index[cut]), misread))
+    return LiveWindows(tuple(windows), lambda: conformed.tail(_SAMPLE_ROWS))
 
 
-def _from_log(here: Installation, schema: FeatureSchema, prod_version: str) -> LiveRows:
-    settings = here.settings
-    contents = here.log.read().of_model(settings.reg_model_name)
-    newest = contents.rows[contents.rows["status"] == 200].tail(settings.drift_window_rows)
-    from_prod = newest["model_version"] == prod_version
-    window = features_frame(newest, schema).assign(
-        **{PREDICTION: newest["prediction"].where(from_prod), PROBABILITY: newest["probability"].where(from_prod)}
-    )
-    known = contents.labeled()
-    mine = known[known["model_version"] == prod_version]
+def read_labeled(source: LiveSource) -> LabeledRows:
+    """Read the live rows whose label is known.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, lacks a feature, or holds something else in its column.
+    """
+    return _labeled_requests(source) if source.name == "requests" else _labeled_of_table(source)
+
+
+def _labeled_requests(source: LiveSource) -> LabeledRows:
+    settings, schema = source.here.settings, source.schema
+    columns = ("user_id", "model_version", "features_json", "prediction")
+    contents = source.here.log.read(columns, labeled=True, model=settings.reg_model_name)
+    known = contents.rows
+    mine = known[known["model_version"] == source.prod_version]
     answers = pd.DataFrame({"unit": units(mine), "correct": mine["label"] == mine["prediction"]})
-    columns = ["ts_utc", REQUEST_ID, "features_json", "label"]
-    ingested = here.store.labeled(settings.reg_model_name)
+    shared = ["ts_utc", REQUEST_ID, "features_json", "label"]
+    ingested = source.here.store.labeled(settings.reg_model_name)
     if len(ingested):
         ingested["ts_utc"] = pd.to_datetime(ingested["ts_utc"], utc=True, format="ISO8601")
-        known = pd.concat([known[columns], ingested[columns]], ignore_index=True).sort_values("ts_utc", kind="stable")
-    labeled = features_frame(known, schema).assign(**{settings.target: known["label"], REQUEST_ID: known[REQUEST_ID]})
-    return LiveRows(window, _complete(labeled, schema), answers, contents.set_aside)
+        known = pd.concat([known[shared], ingested[shared]], ignore_index=True).sort_values("ts_utc", kind="stable")
+    labeled = unpack(known["features_json"], schema).frame.assign(
+        **{settings.target: known["label"], REQUEST_ID: known[REQUEST_ID]}
+    )
+    return LabeledRows(_complete(labeled, schema), answers, contents.set_aside)
 
 
 def _complete(labeled: pd.DataFrame, schema: FeatureSchema) -> pd.DataFrame:
@@ -87,21 +134,26 @@ def _complete(labeled: pd.DataFrame, schema: FeatureSchema) -> pd.DataFrame:
     return labeled.dropna(subset=[feature.name for feature in schema.features if not feature.nullable])
 
 
-def _from_frame(here: Installation, frame: pd.DataFrame, schema: FeatureSchema, name: str) -> LiveRows:
-    target, names = here.settings.target, list(schema.names)
-    missing = [feature for feature in names if feature not in frame]
-    if missing:
-        raise DataError(
-            f"{name} has no column {', '.join(missing)}, which prod's model takes; "
-            f"is DATASET that of {here.settings.reg_model_name}?"
-        )
-    window, unanswered = frame[names].tail(here.settings.drift_window_rows), pd.DataFrame({"unit": [], "correct": []})
+def _labeled_of_table(source: LiveSource) -> LabeledRows:
+    target, names = source.here.settings.target, list(source.schema.names)
+    frame, unanswered = (
+        take_features(_table(source), source.schema, source.name),
+        pd.DataFrame({"unit": [], "correct": []}),
+    )
     if target not in frame:
-        return LiveRows(window, window.head(0).assign(**{target: "", REQUEST_ID: ""}), unanswered)
+        return LabeledRows(frame[names].head(0).assign(**{target: "", REQUEST_ID: ""}), unanswered)
     known = frame.dropna(subset=[target])
     labels = [label_text(label) for label in known[target].tolist()]
     labeled = known[names].assign(**{target: labels})
-    return LiveRows(window, labeled.assign(**{REQUEST_ID: _content_ids(labeled)}), unanswered)
+    return LabeledRows(labeled.assign(**{REQUEST_ID: _content_ids(labeled)}), unanswered)
+
+
+def _table(source: LiveSource) -> pd.DataFrame:
+    settings = source.here.settings
+    if source.name == "simulated":
+        table = load_dataset(settings)
+        return draw_traffic(table, settings.drift_window_rows, settings.drift_strength, settings.automl_seed)
+    return read_file(settings.below_home(source.name))
 
 
 def _content_ids(rows: pd.DataFrame) -> list[str]:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,22 +128,24 @@ def verify_manifest(paths: ReportPaths) -> list[str]:
     return missing + unlisted + changed
 
 
-def write_evidently_html(path: Path, reference: pd.DataFrame, live: pd.DataFrame, most_rows: int = 2000) -> None:
-    """Write Evidently's drift report over samples of both sides: for people to look at, not the decision."""
+def evidently_html(reference: pd.DataFrame, live: pd.DataFrame, most_rows: int = 2000) -> str:
+    """Return Evidently's report on samples of the columns that both sides have: to look at, not to decide by."""
     from evidently import DataDefinition, Dataset, Report  # takes seconds: only when a report is written
     from evidently.presets import DataDriftPreset
 
     reference, live = (side.sample(min(len(side), most_rows), random_state=0) for side in (reference, live))
-    shown = [name for name in reference if reference[name].notna().any() and live[name].notna().any()]
-    reference, live = reference[shown], live[shown]  # Evidently refuses empty columns
+    shown = [name for name in live if reference[name].notna().any() and live[name].notna().any()]
+    if not shown:  # Evidently refuses empty columns
+        return "<p>No column has values on both sides.</p>"
+    reference, live = reference[shown], live[shown]
     text = [str(name) for name, column in reference.items() if column.dtype == object]
     numbers = [str(name) for name in reference.columns if str(name) not in text]
     definition = DataDefinition(numerical_columns=numbers, categorical_columns=text)
     sides = [Dataset.from_pandas(side, data_definition=definition) for side in (live, reference)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    Report([DataDriftPreset()]).run(*sides).save_html(str(draft))
-    draft.replace(path)
+    with tempfile.TemporaryDirectory(prefix="crossfade-") as folder:
+        draft = Path(folder) / "evidently.html"
+        Report([DataDriftPreset()]).run(*sides).save_html(str(draft))
+        return draft.read_text()
 
 
 def _sha256(path: Path) -> str:

@@ -11,9 +11,9 @@ import pandas as pd
 
 from crossfade.loop.automl import Candidate, Trainer
 from crossfade.loop.champion import GateResult, Scores, champion_gate
-from crossfade.loop.drift import PREDICTION, PROBABILITY, ReferenceProfile
 from crossfade.loop.holdout import TrainingRows
 from crossfade.loop.plots import confusion_figure, importance_figure
+from crossfade.loop.reference import PREDICTION, PROBABILITY, ReferenceProfile
 from crossfade.loop.tracking import PROFILE_FILE, SNAPSHOT_FILE, log_frame, log_json
 from crossfade.model import Model, Prediction
 from crossfade.schema import FeatureSchema, label_text

@@ -21,13 +21,12 @@ from crossfade.loop.evidence import log_evaluation, record_drift, record_evaluat
 from crossfade.loop.holdout import SharingRule, share_out
 from crossfade.loop.incumbent import champion_of, known_rows
 from crossfade.loop.installation import Installation
-from crossfade.loop.live import read_live
-from crossfade.loop.policy import Situation, recommend
+from crossfade.loop.live import LiveSource, read_labeled
+from crossfade.loop.policy import PolicyRule, Situation, recommend
 from crossfade.loop.reports import ReportPaths
 from crossfade.loop.retrain import log_training, train_challenger
 from crossfade.loop.tracking import find_run, log_json, read_json, read_metrics, share_of, start_run
-from crossfade.registry import STATUS
-from crossfade.requestlog import utc_now
+from crossfade.registry import DIGEST, STATUS, TRAINED_AT
 
 _log = logging.getLogger(__name__)
 
@@ -66,9 +65,17 @@ def check_drift(
         prod_version=prod.number if prod else None,
         staging_version=staging.number if staging else None,
         new_labeled=check.new_labeled,
+        trained_hours_ago=check.trained_hours_ago,
+        is_first=len(check.versions) == 1,
         force=force_retrain,
     )
-    decision = recommend(situation, settings.retrain_min_labeled, settings.retrain_on.split(","))
+    rule = PolicyRule(
+        settings.retrain_min_labeled,
+        settings.retrain_on.split(","),
+        settings.retrain_cooldown_hours,
+        settings.retrain_max_age_days,
+    )
+    decision = recommend(situation, rule)
     with start_run(settings.mlflow_experiment, settings.reg_model_name, "drift", trigger) as run:
         record_drift(here, check, decision, run.info.run_id, trigger)
     _log.info(
@@ -119,7 +126,7 @@ def retrain(here: Installation, current_source: str = "requests", trigger: str =
         return outcome
     prod = here.registry.at(settings.prod_alias)
     known = known_rows(here, prod)
-    live = read_live(here, current_source, known.schema, prod.number if prod else "", settings.drift_strength)
+    live = read_labeled(LiveSource(here, current_source, known.schema, prod.number if prod else ""))
     sharing = SharingRule(
         settings.retrain_min_labeled, settings.holdout_share, settings.holdout_max_rows, settings.automl_seed
     )
@@ -131,7 +138,12 @@ def retrain(here: Installation, current_source: str = "requests", trigger: str =
             settings.target,
         )
     trainer = PyCaretTrainer(
-        settings.automl_model_ids, settings.automl_folds, settings.automl_seed, settings.automl_budget_seconds
+        settings.automl_model_ids,
+        settings.automl_folds,
+        settings.automl_seed,
+        settings.automl_budget_seconds,
+        settings.engine,
+        settings.engine_address,
     )
     champion = champion_of(here, prod)
     candidate, gate = train_challenger(rows, settings.target, trainer, champion, settings.gate_max_recall_drop)
@@ -177,6 +189,8 @@ def register_staging(here: Installation, trained: dict[str, Any]) -> dict[str, A
     """
     settings, registry, aliases = here.settings, here.registry, here.aliases
     version = registry.register(trained["run_id"], trained["model_uri"], {STATUS: "candidate"})
+    if TRAINED_AT not in version.tags:
+        registry.tag(version.number, {TRAINED_AT: here.clock(), DIGEST: registry.digest(version)})
     if not trained["passed"]:
         registry.tag(version.number, {STATUS: "rejected", "crossfade.decided_by": "champion gate"})
         _log.info("version %s is registered as rejected: %s", version.number, "; ".join(trained["reasons"]))
@@ -230,9 +244,11 @@ def evaluate_and_promote(here: Installation, trigger: str = BY_HAND) -> dict[str
         settings.drift_alpha,
     )
     promise = share_of(read_metrics(staging.run_id), "holdout") if staging else None
-    evaluation = evaluate_experiment(here.log.read(), experiment, rule, promise)
+    columns = ("user_id", "experiment_id", "variant", "ab_split_b", "prediction")
+    contents = here.log.read(columns, experiment_id=experiment.id if experiment else "")
+    evaluation = evaluate_experiment(contents, experiment, rule, promise)
     with start_run(settings.mlflow_experiment, settings.reg_model_name, "evaluation", trigger) as run:
-        report = _plain({"ts_utc": utc_now(), **evaluation.to_dict(), "run_id": run.info.run_id, "trigger": trigger})
+        report = _plain({"ts_utc": here.clock(), **evaluation.to_dict(), "run_id": run.info.run_id, "trigger": trigger})
         log_evaluation(evaluation, report)
         record_evaluation(settings, report, trigger)  # before anything moves: a report without a move can be repeated
         promote.apply(registry, aliases, evaluation, run.info.run_id)

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from crossfade.errors import ModelUnusable
-from crossfade.loop.drift import ReferenceProfile
+from crossfade.loop.reference import ReferenceProfile
 from crossfade.stats.proportions import Share
 
 KIND = "crossfade.kind"

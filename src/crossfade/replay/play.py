@@ -67,11 +67,16 @@ class _Clock:
     """Simulated time: every window is a day, its rows evenly spread over it."""
 
     def __init__(self) -> None:
-        self._next, self._step = _DAY_ONE, timedelta(days=1)
+        self._next, self._step, self._end = _DAY_ONE, timedelta(days=1), _DAY_ONE
 
     def open(self, window: int, rows: int) -> None:
         """Begin the day of a window."""
         self._next, self._step = _DAY_ONE + timedelta(days=window), timedelta(days=1) / max(rows, 1)
+        self._end = self._next + timedelta(days=1)
+
+    def end(self) -> str:
+        """Return the end of the day, when the pipeline runs."""
+        return self._end.isoformat(timespec="microseconds")
 
     def __call__(self) -> str:
         """Return the time of the next row."""
@@ -98,14 +103,19 @@ class Stage:
         registry = Registry(self._settings.mlflow_tracking_uri, self._settings.reg_model_name)
         mlflow.create_experiment(self._settings.mlflow_experiment, f"file://{folder}/artifacts")
         log = MemoryRequestLog()
+        self._clock = _Clock()
         self._here = Installation(
-            self._settings, registry, log, FeatureStore(self._settings.feature_store), pictures=False
+            self._settings,
+            registry,
+            log,
+            FeatureStore(self._settings.feature_store),
+            pictures=False,
+            clock=self._clock.end,
         )
         self._reloader = Reloader(
             registry, settings.prod_alias, settings.staging_alias, folder / ".reload", poll_seconds=3600
         )
         config = SplitConfig(self._settings.router_config, settings.ab_split_b)
-        self._clock = _Clock()
         self._predictor = Predictor(self._reloader, config, log, settings.router_max_batch_rows, self._clock)
         steps.register_staging(self._here, steps.retrain(self._here, trigger="the first model"))
         self._reloader.refresh()

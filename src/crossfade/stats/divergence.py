@@ -3,7 +3,8 @@
 Sources
 -------
 PSI's null distribution: B. Yurdakul and J. Naranjo, "Statistical properties of the population stability index",
-Journal of Risk Model Validation 14(4), 2020. KS: scipy's two-sided asymptotic p-value (``ks_2samp``).
+Journal of Risk Model Validation 14(4), 2020. KS: scipy's two-sided asymptotic p-value (``ks_2samp``); P. Massart, "The
+tight constant in the Dvoretzky-Kiefer-Wolfowitz inequality", Annals of Probability 18(3), 1990, for its bound.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from crossfade.stats.profile import CategoricalCounts, CategoricalProfile, Floats, Ints, NumericCounts, NumericProfile
+from crossfade.stats.profile import CategoricalCounts, CategoricalProfile, NumericCounts, NumericProfile
+from crossfade.stats.sieve import Floats, Ints
 
 SMOOTHING = 0.5
 """Added to every bin's count, so that an empty bin gives a large PSI and not an infinite one."""
+
+_NO_CHANCE = 1e-10
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Ks:
     statistic: float
     """Largest distance between the two distribution functions; in [0, 1]."""
     p_value: float
-    """Two-sided, asymptotic; in [0, 1]."""
+    """Two-sided, asymptotic; in [0, 1]. Below 1e-10 it is Massart's bound, which the exact one does not exceed."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,9 @@ def ks(reference: NumericProfile, live: NumericCounts) -> Ks | None:
     effective = np.round(larger * smaller / (larger + smaller))  # as scipy does: p-values equal its own
     if effective < 1:
         return None
+    bound = 2 * np.exp(-2 * effective * statistic**2)
+    if bound < _NO_CHANCE:  # scipy would add up a term for each row: 10 ms at 10,000
+        return Ks(statistic, float(bound))
     return Ks(statistic, float(np.clip(stats.kstwo.sf(statistic, effective), 0, 1)))
 
 

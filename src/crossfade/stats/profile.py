@@ -6,16 +6,18 @@ such counts add up across chunks, files and machines to exactly what one pass ov
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from crossfade.stats.sieve import CHUNK, Floats, Ints, Sieve
 
 MAX_GRID = 65_536
 """Most grid values of a numeric profile. A thinned grid moves a KS distance by less than 1 / MAX_GRID."""
@@ -24,6 +26,9 @@ RARE_SHARE = 0.01
 """Categories below this share of the reference are counted as `OTHER`."""
 
 OTHER = "(other)"
+
+_MOST_THREADS = 8
+_EQUAL_MEANS_EQUAL_TEXT = ({str, float, type(None)}, {int, type(None)}, {bool, type(None)})
 
 
 @dataclass(frozen=True)
@@ -96,19 +101,29 @@ class NumericProfile:
         return int(self.counts.sum())
 
     def count(self, sample: npt.ArrayLike) -> NumericCounts:
-        """Count a chunk of live values, shape (m,), on this grid.
+        """Count live values, shape (m,), on this grid; the counts are exact, in memory of a few chunks.
 
-        Sorting the chunk and looking the grid up in it is several times faster than looking every value up.
+        Sorting a chunk and looking the grid up in it is several times faster than looking every value up; a `Sieve`
+        spares most values of a fine grid the sorting too.
         """
-        array = np.asarray(sample, dtype=np.float64)
-        present = np.sort(array[~np.isnan(array)])
-        return NumericCounts(
-            below=np.searchsorted(present, self.values, side="left").astype(np.int64),
-            at_or_below=np.searchsorted(present, self.values, side="right").astype(np.int64),
-            rows=len(present),
-            missing=len(array) - len(present),
-            total=float(present.sum()),
-        )
+        array = np.asarray(sample)
+        if array.dtype.kind not in "biuf":
+            array = np.asarray(sample, dtype=np.float64)
+        sieve = Sieve.worth_it(self.values, array)
+        below, at_or_below = np.zeros((2, len(self.values)), dtype=np.int64)
+        rows, total = 0, 0.0
+        for start in range(0, len(array), CHUNK):
+            chunk = np.ascontiguousarray(array[start : start + CHUNK], dtype=np.float64)
+            partial = chunk.sum()
+            if np.isnan(partial):  # only then can there be a NaN: the others are spared the search for it
+                chunk = chunk[~np.isnan(chunk)]
+                partial = chunk.sum()
+            held = np.sort(sieve.hold(chunk) if sieve else chunk)
+            below += np.searchsorted(held, self.values, side="left")
+            at_or_below += np.searchsorted(held, self.values, side="right")
+            rows, total = rows + len(chunk), total + float(partial)
+        passed = sieve.passed_below_grid() if sieve else 0
+        return NumericCounts(below + passed, at_or_below + passed, rows, len(array) - rows, total)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able form; floats survive the round trip to the bit."""
@@ -177,6 +192,37 @@ class CategoricalProfile:
 
 
 Profile = NumericProfile | CategoricalProfile
+Counts = NumericCounts | CategoricalCounts
+
+
+def count_columns(profiles: Mapping[str, Profile], columns: Mapping[str, Any]) -> dict[str, Counts]:
+    """Count live columns, each on its profile; long ones several at a time.
+
+    Parameters
+    ----------
+    profiles : mapping of name to Profile
+        The reference.
+    columns : mapping of name to array or Series, shape (m,) each
+        Live values. Names that only one side knows are left out.
+
+    Returns
+    -------
+    dict of name to Counts
+        In the order of `profiles`; the same numbers as counting one column after the other.
+
+    Examples
+    --------
+    >>> live = {"height": [1.0, 5.0], "unknown": [1.0]}
+    >>> count_columns({"height": NumericProfile.of([1.0, 2.0])}, live)["height"].rows
+    2
+    """
+    names = [name for name in profiles if name in columns]
+    if sum(len(columns[name]) for name in names) <= CHUNK:  # starting threads would take longer than counting
+        return {name: profiles[name].count(columns[name]) for name in names}
+    # numpy sorts and searches without the interpreter's lock, so threads count side by side and nothing is copied
+    with ThreadPoolExecutor(min(len(names), os.cpu_count() or 1, _MOST_THREADS)) as pool:
+        counts = pool.map(lambda name: profiles[name].count(columns[name]), names)
+        return dict(zip(names, counts, strict=True))
 
 
 def profile_from_dict(stored: Mapping[str, Any]) -> Profile:
@@ -203,9 +249,30 @@ def _thin(values: Floats, counts: Ints) -> tuple[Floats, Ints]:
 def _tally(sample: Iterable[object]) -> tuple[Counter[str], int]:
     counts: Counter[str] = Counter()
     missing = 0
-    for value in sample:
-        if value is None or value != value:  # NaN is the only value that differs from itself
-            missing += 1
-        else:
-            counts[str(value)] += 1
+    for chunk in _chunks(sample):
+        for value, n in _grouped(chunk):
+            if value is None or value != value:  # NaN is the only value that differs from itself
+                missing += n
+            else:
+                counts[str(value)] += n
     return counts, missing
+
+
+def _chunks(sample: Iterable[object]) -> Iterator[list[object]]:
+    if getattr(sample, "dtype", None) == np.dtype(object):  # three times as fast as going through the values
+        array = np.asarray(sample)
+        yield from (array[start : start + CHUNK].tolist() for start in range(0, len(array), CHUNK))
+    else:
+        values = iter(sample)
+        while chunk := list(islice(values, CHUNK)):
+            yield chunk
+
+
+def _grouped(values: list[object]) -> Iterable[tuple[object, int]]:
+    """Count equal values first where that is safe: 1, 1.0 and True are equal, and so are 0.0 and -0.0."""
+    kinds = set(map(type, values))
+    if any(kinds <= alike for alike in _EQUAL_MEANS_EQUAL_TEXT):
+        groups = Counter(values)
+        if float not in kinds or 0.0 not in groups:
+            return groups.items()
+    return zip(values, repeat(1))

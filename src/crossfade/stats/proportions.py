@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from crossfade.stats.profile import Ints
+from crossfade.stats.sieve import Ints
 
 SAMPLE_RATIO_ALPHA = 0.001
 """Below this p-value the users were not shared out as configured (GrowthBook's level)."""
