@@ -43,7 +43,12 @@ PARAMS = {
         exclusiveMaximum=1,
         description="p-value below which B's difference counts. Empty: AB_ALPHA.",
     ),
-    "ab_test": Param(None, type=["null", "string"], enum=[None, "chi2"], description="Gate. Empty: AB_TEST."),
+    "ab_test": Param(
+        None,
+        type=["null", "string"],
+        enum=[None, "chi2", "anytime", "paired"],
+        description="Gate that decides; all three are reported. Empty: AB_TEST.",
+    ),
     "current_source": Param(
         "requests",
         type="string",

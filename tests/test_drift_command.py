@@ -259,23 +259,29 @@ class TestWorkflow:
                 check=False,
             )
             assert done.returncode == 0, done.stderr
-        assert (tmp_path / "env").read_text() == "RETRAIN_MIN_LABELED=99\n"
+        assert (tmp_path / "env").read_text().splitlines() == [
+            "RETRAIN_MIN_LABELED<<END_OF_RETRAIN_MIN_LABELED",
+            "99",
+            "END_OF_RETRAIN_MIN_LABELED",
+        ]
         summary = (tmp_path / "summary.md").read_text()
         said = json.loads(summary.removeprefix("```json\n").removesuffix("```\n"))
         assert said["drift"]["decision"] == decision
         assert (said["registered"] is not None) == (decision == "retrain")
         assert said["evaluation"]["verdict"] == "keep"
 
-    def test_without_a_server_it_says_what_to_set(self, tmp_path: Path) -> None:
-        """A repository without the secret is told its name."""
-        step = WORKFLOW["jobs"]["pipeline"]["steps"][3]["run"]
+    @pytest.mark.parametrize(("uri", "ready"), [("", "ready="), ("http://mlflow", "ready=yes")])
+    def test_without_a_server_it_only_says_what_to_set(self, tmp_path: Path, uri: str, ready: str) -> None:
+        """A clone without the secret does not fail every day: it is told the secret's name."""
+        step = WORKFLOW["jobs"]["configured"]["steps"][0]["run"]
         done = subprocess.run(
             ["bash", "-eo", "pipefail", "-c", step],
             cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "MLFLOW_TRACKING_URI": ""},
+            env={"PATH": os.environ["PATH"], "MLFLOW_TRACKING_URI": uri, "GITHUB_OUTPUT": str(tmp_path / "output")},
             capture_output=True,
             text=True,
             check=False,
         )
-        assert done.returncode != 0
-        assert "set the repository secret MLFLOW_TRACKING_URI" in done.stderr
+        assert done.returncode == 0, done.stderr
+        assert ("set the secret MLFLOW_TRACKING_URI" in done.stdout) == (not uri)
+        assert (tmp_path / "output").read_text() == f"{ready}\n"

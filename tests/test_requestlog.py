@@ -150,6 +150,17 @@ class TestContract:
         assert contents.rows["request_id"].tolist() == ["r3", "r1"]
         assert contents.rows.to_numpy().tolist() == log.read().labeled().to_numpy().tolist()
 
+    @pytest.mark.parametrize("without", [["r1", "r4", "x"], {"r1", "r4"}, ("r4", "r1")])
+    def test_requests_are_left_out(self, log: RequestLog, without: Any) -> None:
+        """Rows of the named requests are left out, labelled or not; one that the log does not hold is no matter."""
+        log.append([a_row("r1", label="0"), a_row("r2"), a_row("r3", model="other", label="0")])
+        log.append([a_row("r1", label="1"), a_row("r4"), a_row("r5")])
+        log.append_labels([late("r2", "1"), late("r4", "1")])
+        assert log.read(without=without).rows["request_id"].tolist() == ["r2", "r3", "r5"]
+        assert log.read(("label",), labeled=True, without=without, model="m").rows["request_id"].tolist() == ["r2"]
+        assert log.read(without=["r1", "r2", "r3", "r4", "r5"]).rows.empty
+        assert len(log.read(without=[]).rows) == 6
+
     def test_labeled_keeps_the_newest_of_a_request(self, log: RequestLog) -> None:
         """A request id that was answered twice counts once, as its newest row."""
         log.append(
@@ -423,3 +434,22 @@ class TestSlices:
         path.with_name("requests.2026-01-01.parquet").write_text("no parquet")
         with pytest.raises(LogUnavailable, match=r"requests\.2026-01-01\.parquet cannot be read.*Move the file away"):
             _reopened(path).read()
+
+    def test_parts_of_other_types_are_read_as_text(self, path: Path) -> None:
+        """A part that somebody wrote with numbers, categories and gaps holds the same rows."""
+        rows = pd.DataFrame([vars(a_row(f"d{i}", label="0")) for i in range(4)])
+        rows["variant"] = rows["variant"].astype("category")
+        rows.loc[1, ["features_json", "user_id"]] = None
+        rows.to_parquet(path.with_name("requests.2026-01-01.parquet"), index=False)
+        found = _reopened(path).read().rows
+        assert found["request_id"].tolist() == ["d0", "d1", "d2", "d3", "r1", "r2"]
+        assert found["status"].tolist() == [200] * 6
+        assert found["user_id"].tolist()[1] == ""
+
+    def test_line_ends_of_windows_cost_no_row(self, path: Path) -> None:
+        """A file that an editor saved with other line ends is read, torn line or not."""
+        _reopened(path).append([a_row(f"r{i}") for i in range(3, 9)])
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n") + b"torn,line\r\n")
+        contents = _reopened(path).read()
+        assert contents.rows["request_id"].tolist() == [f"r{i}" for i in range(1, 9)]
+        assert contents.set_aside == 1

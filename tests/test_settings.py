@@ -76,7 +76,22 @@ def test_a_schedule_is_crons_or_a_name(schedule: str) -> None:
     assert load_settings(dag_schedule=schedule).dag_schedule == schedule
 
 
-@pytest.mark.parametrize("schedule", ["daily", "@never", "* * * *", "* * * * * *", "every 5 minutes", "* * * * ?;"])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "daily",
+        "@never",
+        "* * * *",
+        "* * * * * *",
+        "every 5 minutes",
+        "* * * * ?;",
+        "99 * * * *",
+        "* 5-2 * * *",
+        "*/0 * * * *",
+        "a b c d e",
+        "* * 0 * *",
+    ],
+)
 def test_another_schedule_is_refused(schedule: str) -> None:
     """A schedule that Airflow could not read is refused at start, with an example."""
     with pytest.raises(SettingsError, match=r"DAG_SCHEDULE.*@daily.*\*/5 \* \* \* \*"):

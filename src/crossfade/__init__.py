@@ -23,8 +23,10 @@ registry; `serving` and `loop` never import each other.
                            labels; loop/policy.py decides what follows
 5. loop/retrain.py         a challenger by AutoML (loop/automl.py), held against prod (loop/champion.py)
 6. registry.py             versions, tags, aliases; moves only what is still where it was seen
-7. loop/evaluate.py        which arm is better, and is the evidence good enough
-8. loop/promote.py         move the aliases; roll back
+7. loop/evaluate.py        which arm is better, and is the evidence good enough: loop/gates.py (three tests),
+                           loop/pairing.py (both versions on the same rows), loop/guardrails.py
+8. loop/promote.py         move the aliases; roll back. loop/audit.py keeps every look and move (loop/moves.py), and
+                           loop/recovery.py takes up what a killed run left
 9. serving/reload.py       follow the aliases without interrupting a request
 
 loop/steps.py runs 4 to 8 in the DAG's order on one installation (loop/installation.py); replay/ plays a table's history

@@ -7,6 +7,7 @@ that older rows may have been moved to (`requests.csv` has its parts beside it: 
 from __future__ import annotations
 
 import csv
+import glob
 import io
 import os
 import re
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv as pa_csv
 from pyarrow import parquet
 
@@ -71,7 +73,7 @@ class CsvSlice:
             table = None
         if table is not None and table.num_rows == lines:  # else a line holds no row, or a row spans lines
             return table, int(cut_short)
-        rows = [line for line in data.split(b"\n") if line]
+        rows = [line for whole in data.split(b"\n") if (line := whole.removesuffix(b"\r"))]
         whole = [line for line in rows if _is_whole(line, len(self.columns))]
         table = self._parse(b"".join(line + b"\n" for line in whole), wanted)
         return table, len(rows) - len(whole) + cut_short
@@ -92,7 +94,7 @@ class CsvSlice:
 
 @dataclass(frozen=True)
 class ParquetSlice:
-    """One row group of a Parquet part, all of whose columns are text."""
+    """One row group of a Parquet part; whatever the types of its columns, they are read as text."""
 
     path: Path
     row_group: int
@@ -101,7 +103,8 @@ class ParquetSlice:
         """Read some columns; nothing is ever set aside. Raises LogUnavailable."""
         try:
             with parquet.ParquetFile(self.path) as file:
-                return file.read_row_group(self.row_group, columns=list(wanted)).select(list(wanted)), 0
+                table = file.read_row_group(self.row_group, columns=list(wanted))
+            return pa.table({name: pc.fill_null(table[name].cast(pa.string()), "") for name in wanted}), 0
         except (OSError, pa.ArrowException, KeyError) as error:
             raise LogUnavailable(f"{self.path} cannot be read: {error}. Move the file away.") from error
 
@@ -162,7 +165,7 @@ class AppendOnlyCsv:
 
     def _parts(self) -> list[ParquetSlice]:
         found = []
-        for path in sorted(self._path.parent.glob(f"{self._path.stem}.*.parquet")):
+        for path in sorted(self._path.parent.glob(f"{glob.escape(self._path.stem)}.*.parquet")):
             try:
                 groups = parquet.read_metadata(path).num_row_groups
             except (OSError, pa.ArrowException) as error:
@@ -174,7 +177,7 @@ class AppendOnlyCsv:
         try:
             with self._path.open("rb") as file:
                 first, size = file.readline(), os.fstat(file.fileno()).st_size
-                if size and first.rstrip(b"\n") != self._header:
+                if size and first.rstrip(b"\r\n") != self._header:
                     raise LogUnavailable(
                         f"{self._path} does not start with the columns {self._header.decode()}. Move the file away."
                     )

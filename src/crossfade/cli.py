@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.table import Table as Grid
 
 from crossfade.errors import CrossfadeError, ServiceError
@@ -188,6 +191,31 @@ def rollback() -> None:
 
     taken_out, put_back = pipeline.roll_back()
     console.print(f"prod: version {taken_out} -> version {put_back}. Version {taken_out} gets no traffic any more.")
+
+
+@cli.command()
+def history(
+    last: Annotated[int, typer.Option(min=1, help="how many events, the newest")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="everything that was written, counts included")] = False,
+) -> None:
+    """Show what was decided and why: every look at an experiment, and every move of an alias, newest last."""
+    from crossfade.loop.audit import Audit, headline, without_ended
+
+    audit = Audit.under(load_settings().report_dir)
+    trail = audit.read()
+    if as_json:
+        print(json.dumps(trail.events[-last:], indent=2))
+    elif not trail.events:
+        console.print("nothing was decided yet: `crossfade evaluate` looks at the running experiment")
+    else:
+        names = ("when (UTC)", "what", "decision", "experiment", "because", "run")
+        grid = Grid(*(Column(name, overflow="fold") for name in names), box=None, header_style="bold")
+        for event in without_ended(trail.events)[-last:]:
+            said = headline(event)
+            grid.add_row(said.when, said.what, said.decision, said.experiment, escape(said.reason), said.run_id[:8])
+        console.print(grid)
+    if trail.set_aside:
+        print(f"{trail.set_aside} lines of {audit.path} are torn or broken: set aside", file=sys.stderr)
 
 
 @cli.command()

@@ -5,11 +5,17 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-FONT = {"font.family": "DejaVu Sans", "svg.fonttype": "none", "svg.hashsalt": "crossfade"}
+FONT: dict[str, Any] = {
+    "text.parse_math": False,
+    "font.family": "DejaVu Sans",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "crossfade",
+}
 """Settings of matplotlib under which a figure is drawn that `svg` is to write."""
 
 _STYLE = """

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
@@ -40,6 +41,9 @@ STATUS = "crossfade.status"
 TRAINED_AT = "crossfade.trained_at"
 """Tag: when it was registered after its training, as the request log writes time."""
 
+FEATURES = "crossfade.features"
+"""Tag: SHA-256 over the names and kinds of the features that it takes."""
+
 DIGEST = "crossfade.digest"
 """Tag: SHA-256 over its model's files when it was registered."""
 
@@ -59,6 +63,8 @@ class Version:
     run_id: str
     """MLflow run that trained it."""
     tags: Mapping[str, str]
+    registered_at: str = ""
+    """As the request log writes time."""
 
     @property
     def status(self) -> str:
@@ -255,7 +261,8 @@ class Registry:
 
 
 def _version(found: ModelVersion) -> Version:
-    return Version(str(found.version), found.run_id or "", dict(found.tags))
+    registered = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).isoformat(timespec="microseconds")
+    return Version(str(found.version), found.run_id or "", dict(found.tags), registered)
 
 
 def _is_missing(error: MlflowException) -> bool:

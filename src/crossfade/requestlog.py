@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -112,7 +112,9 @@ class RequestLog(ABC):
     def label_slices(self) -> Sequence[LogSlice]:
         """Return the late labels stored so far, oldest first. Raises LogUnavailable."""
 
-    def read(self, columns: Sequence[str] = (), labeled: bool = False, **where: str) -> LogContents:
+    def read(
+        self, columns: Sequence[str] = (), labeled: bool = False, without: Collection[str] = (), **where: str
+    ) -> LogContents:
         """Read what was stored so far.
 
         Parameters
@@ -122,6 +124,8 @@ class RequestLog(ABC):
             none: all of them.
         labeled : bool
             Take only rows that were answered and whose label is known, one per request id (the newest).
+        without : collection of str
+            Request ids whose rows are left out, slice by slice: what is known of them already is not kept in memory.
         **where : str
             Take only rows with these values, such as ``model="IrisClassifier"``.
 
@@ -132,14 +136,16 @@ class RequestLog(ABC):
         """
         wanted = [name for name in COLUMNS if not columns or name in columns or name in _ALWAYS]
         late, torn = self._late_labels()
-        labels = pa.array(late.index, pa.string())
+        labeled_late, left_out = frozenset(late.index), frozenset(without)
 
         def take(part: LogSlice) -> tuple[pa.Table, int]:
             table, set_aside = part.read(sorted({*wanted, *where}))
             tests = [pc.equal(table[name], value) for name, value in where.items()]
             if labeled:
                 tests.append(pc.equal(table["status"], "200"))
-                tests.append(pc.or_(pc.not_equal(table["label"], ""), pc.is_in(table["request_id"], labels)))
+                tests.append(pc.or_(pc.not_equal(table["label"], ""), _among(table, labeled_late)))
+            if left_out:
+                tests.append(pc.invert(_among(table, left_out)))
             chosen = table.select(wanted)
             return (chosen.filter(reduce(pc.and_, tests)) if tests else chosen), set_aside
 
@@ -148,7 +154,7 @@ class RequestLog(ABC):
             for table, set_aside in pool.map(take, self.slices()):
                 tables.append(table)
                 torn += set_aside
-        contents = _typed(pa.concat_tables(tables).to_pandas(), late, torn)
+        contents = _typed(pa.concat_tables(tables), late, torn)
         return replace(contents, rows=contents.labeled()) if labeled else contents
 
     def _late_labels(self) -> tuple[pd.Series[Any], int]:
@@ -164,6 +170,10 @@ class RequestLog(ABC):
 
 COLUMNS = tuple(field.name for field in fields(LogRow))
 LABEL_COLUMNS = tuple(field.name for field in fields(LateLabel))
+_TYPES = {
+    "ts_utc": pa.timestamp("ns", "UTC"),
+    **dict.fromkeys(("status", "ab_split_b", "probability", "latency_ms"), pa.float64()),
+}
 _ALWAYS = ("ts_utc", "request_id", "status", "label")
 
 
@@ -231,10 +241,10 @@ class _MemoryRows:
 
     def slices(self) -> list[_MemorySlice]:
         if self.waiting:
-            texts = [_texts(record) for record in self.waiting]
+            records, self.waiting = self.waiting, []
+            texts = [_texts(record) for record in records]
             table = {name: pa.array([text[name] for text in texts], pa.string()) for name in self._columns}
             self._slices.append(_MemorySlice(pa.table(table)))
-            self.waiting.clear()
         return list(self._slices)
 
 
@@ -251,22 +261,46 @@ def _texts(record: LogRow | LateLabel) -> dict[str, str]:
     return {name: "" if value is None else str(value) for name, value in values.items()}
 
 
-def _typed(rows: pd.DataFrame, late: pd.Series[Any], set_aside: int) -> LogContents:
+def _typed(table: pa.Table, late: pd.Series[Any], set_aside: int) -> LogContents:
     """Give the columns their types and put late labels in place of those that came with the request."""
-    rows["ts_utc"] = pd.to_datetime(rows["ts_utc"], utc=True, errors="coerce", format="ISO8601")
-    for name in ("status", "ab_split_b", "probability", "latency_ms"):
-        if name in rows:
-            rows[name] = pd.to_numeric(rows[name], errors="coerce")
+    for place, name in enumerate(table.column_names):
+        if name in _TYPES:
+            table = table.set_column(place, name, _cast(table[name], _TYPES[name]))
+    rows = table.filter(pc.and_(pc.is_valid(table["ts_utc"]), pc.is_valid(table["status"]))).to_pandas()
     for name in ("label", "prediction"):
         if name in rows:
             rows[name] = rows[name].where(rows[name] != "")
-    damaged = rows["ts_utc"].isna() | rows["status"].isna()
-    rows = rows[~damaged].astype({"status": int}).reset_index(drop=True)
-    rows["label"] = rows["request_id"].map(late).fillna(rows["label"])
-    return LogContents(rows, set_aside + int(damaged.sum()))
+    rows["status"] = rows["status"].astype(int)
+    if len(late):
+        rows["label"] = rows["request_id"].map(late).fillna(rows["label"])
+    return LogContents(rows, set_aside + table.num_rows - len(rows))
+
+
+def _among(table: pa.Table, ids: frozenset[str]) -> pa.Array:
+    """Tell whose request id is among some; `pc.is_in` would hash all of them anew for each slice."""
+    if not ids:
+        return pa.repeat(False, table.num_rows)
+    return pa.array([name in ids for name in table["request_id"].to_pylist()], pa.bool_())
+
+
+def _cast(texts: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
+    """Read texts as numbers or times; an empty one is missing, and so is what cannot be read."""
+    present = pc.if_else(pc.equal(texts, ""), None, texts)
+    try:
+        return pc.cast(present, kind)
+    except pa.ArrowInvalid:  # somebody edited the log; pandas is slower, and takes out what it cannot read
+        column = present.to_pandas()
+        if pa.types.is_timestamp(kind):
+            read = pd.to_datetime(column, utc=True, errors="coerce", format="ISO8601")
+        else:
+            read = pd.to_numeric(column, errors="coerce")
+        return pa.array(read, kind, from_pandas=True)
 
 
 def units(rows: pd.DataFrame) -> pd.Series[Any]:
     """Return what the split hashed: the user, or the request where none was named (a batch, of one time, is one)."""
-    request = rows["request_id"].str.replace(r"\.\d+$", "", regex=True) + " " + rows["ts_utc"].astype(str)
-    return rows["user_id"].where(rows["user_id"] != "", "request " + request)
+    found = rows["user_id"].copy()
+    nameless = rows[found == ""]
+    request = nameless["request_id"].str.replace(r"\.\d+$", "", regex=True) + " " + nameless["ts_utc"].astype(str)
+    found[nameless.index] = "request " + request
+    return found

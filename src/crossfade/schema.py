@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -61,6 +62,11 @@ class FeatureSchema:
     def of_kind(self, *kinds: Kind) -> list[str]:
         """Names of the features of these kinds, in order."""
         return [feature.name for feature in self.features if feature.kind in kinds]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over names and kinds: the same for schemas between which rows can be exchanged."""
+        return hashlib.sha256(repr(sorted(self.kinds.items())).encode()).hexdigest()
 
     @property
     def kinds(self) -> dict[str, Kind]:

@@ -26,7 +26,24 @@ Count = Annotated[int, Field(ge=1)]
 
 
 _PRESETS = ("none", "@hourly", "@daily", "@weekly", "@monthly", "@yearly")
-_CRON_FIELD = re.compile(r"[0-9A-Za-z*/,#-]+")
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
+_CRON: tuple[tuple[int, int, list[str]], ...] = ((0, 59, []), (0, 23, []), (1, 31, []), (1, 12, _MONTHS), (0, 7, _DAYS))
+"""Least and greatest number of each field of a schedule, and the names that it knows."""
+
+
+def _is_cron(field: str, allowed: tuple[int, int, list[str]]) -> bool:
+    """Tell whether a field is a list of `*`, a value, or a range, each with or without a step."""
+    least, greatest, names = allowed
+    for item in field.lower().split(","):
+        span, slash, step = item.partition("/")
+        ends = [names.index(end) + least if end in names else end for end in span.split("-", 1)] if span != "*" else []
+        numbers = [int(end) if str(end).isdecimal() else -1 for end in ends]
+        if not all(least <= number <= greatest for number in numbers) or numbers != sorted(numbers):
+            return False
+        if slash and not (step.isdecimal() and int(step) > 0):
+            return False
+    return True
 
 
 def _alias_name(name: str) -> str:
@@ -151,7 +168,11 @@ class Settings(BaseSettings):
 
     # A/B test
     ab_split_b: Annotated[Share, Field(description="share of users on B until `POST /config` says otherwise")] = 0.5
-    ab_test: Annotated[Literal["chi2"], Field(description="gate that decides on promotion")] = "chi2"
+    ab_test: Annotated[
+        Literal["chi2", "anytime", "paired"],
+        Field(description="gate that decides on promotion; `anytime` and `paired` may be looked at daily"),
+    ] = "chi2"
+    ab_one_per_user: Annotated[bool, Field(description="count only the first labelled row of each user")] = False
     ab_alpha: Annotated[Level, Field(description="p-value below which B's difference counts")] = 0.05
     ab_min_labeled: Annotated[Count, Field(description="labelled rows that each arm needs")] = 30
     ab_min_delta_acc: Annotated[Share, Field(description="accuracy that B must be ahead by at least")] = 0.0
@@ -219,7 +240,7 @@ class Settings(BaseSettings):
     @classmethod
     def _some_schedule(cls, schedule: str) -> str:
         fields = schedule.split()
-        if schedule not in _PRESETS and not (len(fields) == 5 and all(map(_CRON_FIELD.fullmatch, fields))):
+        if schedule not in _PRESETS and not (len(fields) == len(_CRON) and all(map(_is_cron, fields, _CRON))):
             raise ValueError(f"allowed are {', '.join(_PRESETS)}, or the five fields of cron, such as */5 * * * *")
         return schedule
 

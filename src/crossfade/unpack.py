@@ -33,7 +33,8 @@ class Unpacked:
 def unpack(texts: pa.ChunkedArray | pd.Series[Any], schema: FeatureSchema) -> Unpacked:
     """Read an object of feature name to value per row, shape (rows,); a text that is none holds no feature."""
     if isinstance(texts, pd.Series):
-        frame, misread = _unpack(pa.chunked_array([pa.array(texts, pa.string())]), schema)
+        arrays = [pa.array(texts.iloc[i : i + _ROWS_AT_ONCE], pa.string()) for i in range(0, len(texts), _ROWS_AT_ONCE)]
+        frame, misread = _unpack(pa.chunked_array(arrays, pa.string()), schema)
         return Unpacked(frame.set_index(texts.index), misread)
     return Unpacked(*_unpack(texts, schema))
 

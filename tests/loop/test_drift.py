@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,11 @@ from statsmodels.stats.multitest import multipletests
 
 from crossfade.loop import drift
 from crossfade.loop.drift import DriftReport, DriftRule
+from crossfade.loop.driftpage import write_drift_page
+from crossfade.loop.evidence import metric_name
+from crossfade.loop.policy import Recommendation
 from crossfade.loop.reference import ReferenceProfile
+from crossfade.loop.trend import trend_of
 from crossfade.loop.window import count_frame
 from crossfade.stats.divergence import category_shift, ks, psi
 from crossfade.stats.profile import CategoricalProfile, NumericProfile
@@ -364,3 +370,36 @@ def test_the_report_has_a_column_per_number(mixed: ReferenceProfile) -> None:
     assert frame["category_distance"].notna().tolist() == [False, True, False, True, False]
     assert frame["ks_statistic"].isna().tolist() == [False, True, False, True, False]
     json.dumps(frame.astype(object).where(frame.notna(), None).to_dict("records"), allow_nan=False)
+
+
+@pytest.mark.parametrize("categories", [90, 300])
+def test_many_rare_categories_are_no_drift(categories: int) -> None:
+    """Categories of about 1 % of the rows are not kept or merged by what chance made of the reference."""
+    rng, called = np.random.default_rng(5), 0
+    names = np.array([f"c{i}" for i in range(categories)], dtype=object)
+    shares = 1 / np.arange(1, categories + 1) if categories > 100 else np.ones(categories)
+    for _ in range(150):
+        learnt, seen = (pd.DataFrame({"c": rng.choice(names, n, p=shares / shares.sum())}) for n in (500, 1000))
+        called += check_drift(ReferenceProfile.of(learnt, _outputs(50, 1)), seen, DriftRule()).verdict == "drift"
+    assert called <= 5
+
+
+@pytest.mark.parametrize(
+    "names", [["net_$ minus tax_$", "_hidden", "a//b", "..", "x" * 400], ["a b", "a?b", "a/b", "/"]]
+)
+def test_any_name_can_be_drawn_and_logged(names: list[str], tmp_path: Path) -> None:
+    """Names that are formulas to matplotlib, or folders to MLflow, stop no report."""
+    live = pd.DataFrame({name: np.arange(500.0) for name in names})
+    reference = ReferenceProfile.of(live, _outputs(50, 1))
+    window = count_frame(reference, live + 100)
+    report = drift.check_drift(reference, window, DriftRule())
+    trend = trend_of(reference, [window], "m", "1", 200)
+    decision = Recommendation("monitor", ("a <b> reason",))
+    write_drift_page(tmp_path / "page.html", report, decision, trend, 0.2, None)
+    page = (tmp_path / "page.html").read_text()
+    assert "a &lt;b&gt; reason" in page
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("names", f"file://{tmp_path}/artifacts"))
+    with mlflow.start_run() as run:
+        mlflow.log_metrics({metric_name(name): 1.0 for name in names})
+    assert len(mlflow.get_run(run.info.run_id).data.metrics) == len(names)

@@ -115,7 +115,7 @@ def test_a_lead_too_small_to_matter_keeps() -> None:
     arms = an_arm("A", 200, 160), an_arm("B", 200, 190)
     found = judged(*arms, rule=EvaluationRule(min_delta_accuracy=0.2))
     assert found.verdict == "keep"
-    assert "leads by less than 0.2" in found.reasons[0]
+    assert "leads by less than 0.2" in found.reasons[1]
     assert judged(*arms, rule=EvaluationRule(min_delta_accuracy=0.1)).verdict == "promote"
 
 

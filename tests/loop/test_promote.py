@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from crossfade.errors import AliasMoved, NoModel
-from crossfade.loop.evaluate import Evaluation, EvaluationRule, Experiment, Verdict
-from crossfade.loop.promote import Aliases, apply, bootstrap, finish, number_at, roll_back
+from crossfade.loop.evaluate import Evaluation, EvaluationRule, Experiment, Verdict, evaluate
+from crossfade.loop.promote import Aliases, apply, bootstrap, finish, number_at, roll_back, stage
 from crossfade.registry import STATUS, Registry, Version
+from crossfade.requestlog import MemoryRequestLog
 
 ALIASES = Aliases("prod", "staging", "previous")
 Register = Callable[..., Version]
@@ -17,7 +19,8 @@ Register = Callable[..., Version]
 
 def _verdict(verdict: Verdict, a: str = "1", b: str = "2") -> Evaluation:
     experiment = Experiment.between("IrisClassifier", a, b)
-    return Evaluation(verdict, ("because",), experiment, EvaluationRule(), {}, None, None, 0, 0)
+    found = evaluate(MemoryRequestLog().read(), experiment, EvaluationRule())
+    return replace(found, verdict=verdict, reasons=("because",))
 
 
 def _aliases(registry: Registry) -> tuple[str | None, str | None, str | None]:
@@ -38,6 +41,26 @@ def test_bootstrap_puts_the_first_version_into_production(registry: Registry, re
     assert _aliases(registry) == ("1", None, None)
     assert registry.get("1").status == "prod"
     assert registry.get("1").tags["crossfade.decided_by"] == "bootstrap"
+
+
+def test_stage_makes_a_challenger(registry: Registry, register: Register) -> None:
+    """A version gets the experiment it opens; the challenger it displaces is out, and says by whom."""
+    register("prod")
+    register("staging")
+    experiment = stage(registry, ALIASES, register().number)
+    assert experiment == Experiment("IrisClassifier-v1-v3", "1", "3")
+    assert _aliases(registry) == ("1", "3", None)
+    assert registry.get("3").tags[STATUS] == "staging"
+    assert registry.get("3").tags["crossfade.experiment"] == experiment.id
+    assert registry.get("2").tags[STATUS] == "rejected"
+    assert registry.get("2").tags["crossfade.decided_by"] == "superseded by 3"
+    assert stage(registry, ALIASES, "3") == experiment
+
+
+def test_without_prod_a_challenger_has_no_experiment(registry: Registry, register: Register) -> None:
+    """The first version of all is no challenger of anything."""
+    assert stage(registry, ALIASES, register().number) is None
+    assert _aliases(registry) == (None, "1", None)
 
 
 def test_promote_moves_prod_and_keeps_previous(running: Registry) -> None:
@@ -62,8 +85,9 @@ def test_a_promotion_that_was_cut_short_is_finished(running: Registry) -> None:
     running.tag("2", {STATUS: "staging"})
     finish(running, ALIASES)
     assert running.get("2").status == "staging"
-    running.move("previous", "1", expected=None)
-    running.move("prod", "2", expected="1")
+    apply(running, ALIASES, _verdict("promote"), "run-7")
+    running.tag("2", {STATUS: "staging"})
+    running.tag("1", {STATUS: "prod"})
     finish(running, ALIASES)
     assert (running.get("2").status, running.get("1").status) == ("prod", "retired")
 

@@ -117,6 +117,13 @@ def test_outputs_are_those_of_the_version(log: CsvRequestLog, engine: Engine) ->
     )
 
 
+def test_rows_of_versions_with_other_features_are_left_out(log: CsvRequestLog, engine: Engine) -> None:
+    """What an older version with other features answered is no drift of the newer one's."""
+    counter = WindowCounter(REFERENCE, SCHEMA, "m", "2", strangers=("1",))
+    (window,) = counter.windows(log, 100, 1, engine)
+    assert (window.rows, window.counts["size"].rows, window.counts["prediction"].rows) == (100, 100, 100)
+
+
 def test_an_empty_log_has_no_window(tmp_path: Path, engine: Engine) -> None:
     """Without rows there is no window, and an empty sample has every feature."""
     log = CsvRequestLog(tmp_path / "requests.csv", tmp_path / "labels.csv")
@@ -156,7 +163,7 @@ class TestTrend:
     def test_a_line_per_window_and_feature(self, log: CsvRequestLog, engine: Engine) -> None:
         """Oldest window first; a window that is too short to judge is left out, and so are the outputs."""
         windows = COUNTER.windows(log, 120, 5, engine)
-        trend = trend_of(REFERENCE, windows, "2", min_rows=100)
+        trend = trend_of(REFERENCE, windows, "m", "2", min_rows=100)
         assert trend.columns.tolist() == list(COLUMNS)
         assert trend["feature"].tolist() == list(SCHEMA.names) * 2
         assert trend["rows"].unique().tolist() == [120]
@@ -168,11 +175,30 @@ class TestTrend:
         """Windows before the newest ones stay, those that overlap with them are replaced, and the oldest go."""
         path = tmp_path / "drift_trend.csv"
 
-        def trend(*days: int) -> pd.DataFrame:
-            lines = [(f"2026-01-{d:02d}T00", f"2026-01-{d:02d}T23", 100, "1", "size", d / 10) for d in days]
+        def trend(*days: int, feature: str = "size") -> pd.DataFrame:
+            lines = [
+                ("m", "1", number, f"2026-01-{d:02d}T00", f"2026-01-{d:02d}T23", 100, feature, d / 7)
+                for number, d in enumerate(days)
+            ]
             return pd.DataFrame(lines, columns=list(COLUMNS))
 
-        assert continued(path, trend(5, 6), most=4).equals(trend(5, 6))
+        assert continued(path, trend(5, 6), "m", most=4).equals(trend(5, 6))
         trend(1, 2, 3, 5).to_csv(path, index=False)
-        assert continued(path, trend(4, 6), most=4).equals(trend(1, 2, 3, 4, 6).tail(4).reset_index(drop=True))
-        assert continued(path, trend(), most=4).empty
+        assert continued(path, trend(4, 6), "m", most=4).equals(trend(2, 3, 4, 6))
+        assert continued(path, trend(4, 6), "other", most=4).equals(trend(4, 6))
+        assert continued(path, trend(), "m", most=3).equals(trend(2, 3, 5))  # nothing to judge: nothing is lost
+        trend(1, feature="NA").to_csv(path, index=False)
+        assert continued(path, trend(2), "m", most=4)["feature"].tolist() == ["NA", "size"]
+
+    def test_windows_of_one_time_are_several(self, tmp_path: Path) -> None:
+        """The rows of a batch have one time; its windows are counted all the same."""
+        lines = [("m", "1", n, "2026-01-01", "2026-01-01", 100, "size", 0.1) for n in range(6)]
+        assert len(continued(tmp_path / "no.csv", pd.DataFrame(lines, columns=list(COLUMNS)), "m", most=4)) == 4
+
+    @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "\0\0\0", ",".join(COLUMNS) + "\nm,1,x,a,b,1,size,0.1\n"])
+    def test_a_broken_trend_is_started_anew(self, tmp_path: Path, text: str) -> None:
+        """A file that a crash spoiled does not stop every later check."""
+        path = tmp_path / "drift_trend.csv"
+        path.write_text(text)
+        newest = pd.DataFrame([("m", "1", 0, "2026-01-01", "2026-01-02", 100, "size", 0.1)], columns=list(COLUMNS))
+        assert continued(path, newest, "m", most=4).equals(newest)

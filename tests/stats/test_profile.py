@@ -298,17 +298,17 @@ def test_thinning_moves_ks_by_less_than_one_grid_step(seed: int) -> None:
     assert abs(thinned.statistic - exact.statistic) < 1 / MAX_GRID
 
 
-def test_rare_categories_are_merged() -> None:
-    """Categories below 1 % of the reference stand together under `other`; those at 1 % stay."""
-    profile = CategoricalProfile.of(["a"] * 981 + ["b"] * 10 + ["c"] * 9)
-    assert profile.counts == {"a": 981, "b": 10, OTHER: 9}
-    assert profile.rows == 1000
+def test_the_rarest_of_too_many_categories_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profile has so many categories at most; the rarest beyond them stand together under `other`."""
+    monkeypatch.setattr("crossfade.stats.profile.MAX_CATEGORIES", 2)
+    profile = CategoricalProfile.of(["a"] * 50 + ["b"] * 10 + ["c"] * 9 + ["d"] * 8)
+    assert profile.counts == {"a": 50, "b": 10, OTHER: 17}
 
 
 def test_unseen_categories_count_as_other() -> None:
-    """A category that the reference does not know, or holds as rare, counts as `other`."""
+    """A category that the reference does not know counts as `other`."""
     profile = CategoricalProfile.of(["a"] * 995 + ["rare"] * 5)
-    assert dict(profile.count(["a", "rare", "new", "newer"]).counts) == {"a": 1, OTHER: 3}
+    assert dict(profile.count(["a", "rare", "new", "newer"]).counts) == {"a": 1, "rare": 1, OTHER: 2}
 
 
 def test_missing_categories_are_counted_apart() -> None:

@@ -9,7 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.metrics import precision_recall_fscore_support
+
+from crossfade.stats.proportions import Share
+
+Texts = Sequence[str] | npt.NDArray[np.object_]
 
 
 @dataclass(frozen=True)
@@ -24,12 +31,14 @@ class Scores:
     f1_macro: float
     recall: Mapping[str, float]
     """Per class, of those that occur among the labels."""
+    class_rows: Mapping[str, int]
+    """Rows of each of these classes."""
     youden_j: Mapping[str, float]
     """Per class: recall minus the share of the other classes' rows that were answered with it; in [-1, 1], 0 for a
     model that answers everything with one class (Youden 1950)."""
 
     @classmethod
-    def of(cls, truth: Sequence[str], predicted: Sequence[str]) -> Scores | None:
+    def of(cls, truth: Texts, predicted: Texts) -> Scores | None:
         """Score answers against labels, both as text, shape (n,); None without rows.
 
         Examples
@@ -39,17 +48,33 @@ class Scores:
         """
         if not len(truth):
             return None
-        classes = sorted(set(truth))
-        precision, recall, f1, _ = precision_recall_fscore_support(truth, predicted, labels=classes, zero_division=0)
+        codes, names = pd.factorize(
+            np.concatenate([np.asarray(truth, object), np.asarray(predicted, object)]), sort=True
+        )
+        is_true, is_said = np.split(codes, 2)
+        rows = np.bincount(is_true, minlength=len(names))
+        classes = np.flatnonzero(rows)
+        precision, recall, f1, _ = precision_recall_fscore_support(is_true, is_said, labels=classes, zero_division=0)
+        right = np.bincount(is_true[is_true == is_said], minlength=len(names))
+        wrongly_said = np.bincount(is_said, minlength=len(names)) - right
+        others = len(is_true) - rows
+        youden_j = right / np.maximum(rows, 1) - wrongly_said / np.maximum(others, 1)
+        labels = [str(name) for name in names[classes]]
         return cls(
-            rows=len(truth),
-            accuracy=float(accuracy_score(truth, predicted)),
+            rows=len(is_true),
+            accuracy=float((is_true == is_said).mean()),
             precision_macro=float(precision.mean()),
             recall_macro=float(recall.mean()),
             f1_macro=float(f1.mean()),
-            recall=dict(zip(classes, recall.tolist(), strict=True)),
-            youden_j={name: _youden_j(truth, predicted, name) for name in classes},
+            recall=dict(zip(labels, recall.tolist(), strict=True)),
+            class_rows=dict(zip(labels, rows[classes].tolist(), strict=True)),
+            youden_j=dict(zip(labels, youden_j[classes].tolist(), strict=True)),
         )
+
+    def share_of_class(self, name: str) -> Share:
+        """Share of a class's rows that were answered rightly: its recall, and how surely it is known."""
+        rows = self.class_rows[name]
+        return Share.of(round(self.recall[name] * rows), rows)
 
 
 @dataclass(frozen=True)
@@ -96,10 +121,3 @@ def champion_gate(challenger: Scores, champion: Scores | None, max_recall_drop: 
     faults = [*([] if challenger.accuracy >= champion.accuracy else [f"{accuracy}: worse"]), *losers]
     reasons = (f1 if better else f"{f1}: not better", *faults)
     return GateResult(better and not faults, reasons, challenger, champion)
-
-
-def _youden_j(truth: Sequence[str], predicted: Sequence[str], name: str) -> float:
-    answers = list(zip(truth, predicted, strict=True))
-    inside = [answer == name for label, answer in answers if label == name]
-    outside = [answer == name for label, answer in answers if label != name]
-    return sum(inside) / len(inside) - (sum(outside) / len(outside) if outside else 0.0)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from crossfade.errors import ModelUnusable
+from crossfade.errors import DataError, ModelUnusable
 from crossfade.loop.drift import DriftReport, DriftRule, check_drift
 from crossfade.loop.holdout import unlearnt
 from crossfade.loop.incumbent import Reference, reference_of
@@ -14,8 +15,10 @@ from crossfade.loop.live import LabeledRows, LiveSource, LiveWindows, read_label
 from crossfade.loop.policy import Attempts
 from crossfade.loop.quality import QualityReport, check_quality
 from crossfade.loop.tracking import read_metrics, share_of
-from crossfade.registry import TRAINED_AT, Version
+from crossfade.registry import FEATURES, TRAINED_AT, Version
 from crossfade.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 TREND_WINDOWS = 30
 """Windows without overlap, the newest among them, over which the PSI of each feature is followed."""
@@ -63,16 +66,20 @@ def look_at_traffic(here: Installation, prod: Version | None, current_source: st
     except ModelUnusable as error:  # somebody made a foreign version prod
         return _nothing(prod, versions, str(error))
     settings = here.settings
-    source = LiveSource(here, current_source, reference.schema, prod.number)
+    features = reference.schema.digest
+    strangers = tuple(v.number for v in versions if v.tags.get(FEATURES, features) != features)
+    source = LiveSource(here, current_source, reference.schema, prod.number, strangers)
     history = max(1, min(TREND_WINDOWS, _MOST_HISTORY_ROWS // settings.drift_window_rows))
     live = read_windows(source, reference.profile, history if here.pictures else 1)
     drift = check_drift(reference.profile, live.newest, rule_of(settings))
     found = TrafficCheck(
         prod, versions, drift, _NOT_LOOKED_AT, reference=reference, live=live, trained_hours_ago=_age(here, versions)
     )
-    if drift.verdict == "schema_broken":  # its labelled rows cannot be trusted either
+    try:
+        labeled = read_labeled(source)
+    except DataError as error:  # a file that nothing can be learnt from still has a verdict
+        _log.warning("no labelled rows: %s", error)
         return found
-    labeled = read_labeled(source)
     newest = labeled.answers.tail(settings.drift_window_rows)
     quality = check_quality(newest, reference.baseline, settings.retrain_min_labeled, settings.drift_alpha)
     new = len(unlearnt(reference.snapshot, labeled.labeled, settings.target)[0])
@@ -96,11 +103,11 @@ def _nothing(prod: Version | None, versions: tuple[Version, ...], reason: str) -
 
 
 def _age(here: Installation, versions: tuple[Version, ...]) -> float | None:
-    """Return the hours since the newest version was trained; None when it does not tell."""
-    trained = versions[-1].tags.get(TRAINED_AT) if versions else None
-    if trained is None:
+    """Return the hours since the newest version was trained; None where there is none."""
+    trained = [version.tags.get(TRAINED_AT) or version.registered_at for version in versions]
+    if not trained:
         return None
-    return (datetime.fromisoformat(here.clock()) - datetime.fromisoformat(trained)) / timedelta(hours=1)
+    return max(0.0, (datetime.fromisoformat(here.clock()) - datetime.fromisoformat(trained[-1])) / timedelta(hours=1))
 
 
 def _attempts(

@@ -41,7 +41,7 @@ class DriftRule:
     ks_threshold: float = 0.1
     alpha: float = 0.01
     share: float = 0.0
-    """Drift is called when more than this share of the features drifted."""
+    """Drift is called when more than this share of the columns drifted."""
     min_rows: int = 200
     misread_share: float = 0.05
     """Of a feature's values: with more than this of another kind, the schema broke."""

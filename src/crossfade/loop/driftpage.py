@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib import rc_context
@@ -87,24 +88,20 @@ def _row(column: ColumnDrift) -> tuple[str, ...]:
 
 def _picture(trend: pd.DataFrame, psi_threshold: float) -> str:
     """Draw the PSI of each feature per window, as SVG; the largest ones in colour."""
-    ends = list(dict.fromkeys(trend["last_ts"])) if trend["last_ts"].any() else []
-    place = {end: i for i, end in enumerate(ends)}
+    ends = trend.drop_duplicates("window").set_index("window")["last_ts"]
     largest = trend.groupby("feature")["psi"].max().sort_values(ascending=False, kind="stable").index
     with rc_context(FONT):
         figure = Figure(figsize=(11, 4), layout="constrained")
         axes = figure.subplots()
         for rank, name in enumerate(largest):
             line = trend[trend["feature"] == name]
-            x = line["last_ts"].map(place) if ends else range(len(line))
-            named = rank < len(_COLOURS)
-            style = (
-                {"color": _COLOURS[rank], "label": name, "marker": "."} if named else {"color": "#cccccc", "zorder": 1}
-            )
-            axes.plot(x, line["psi"], **style)
+            style: dict[str, Any] = {"color": "#cccccc", "zorder": 1}
+            if rank < len(_COLOURS):  # the space: matplotlib leaves out a label that begins with an underscore
+                style = {"color": _COLOURS[rank], "label": f" {name}", "marker": "."}
+            axes.plot(line["window"], line["psi"], **style)
         axes.axhline(psi_threshold, color="#555555", linestyle="--", linewidth=1, label="PSI_THRESHOLD")
-        if ends:
-            shown = range(0, len(ends), max(1, len(ends) // 6))
-            axes.set_xticks(list(shown), [str(ends[i])[:16].replace("T", " ") for i in shown])
+        shown = ends.iloc[:: max(1, len(ends) // 6)]
+        axes.set_xticks(shown.index.to_list(), [str(end)[:16].replace("T", " ") for end in shown])
         axes.set_ylim(bottom=0)
         finish(axes, "windows without overlap, the newest on the right", legend="upper left")
-        return svg(figure, f"PSI of {len(largest)} features over {trend['last_ts'].nunique()} windows")
+        return svg(figure, f"PSI of {len(largest)} features over {len(ends)} windows")

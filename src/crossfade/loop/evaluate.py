@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
 from crossfade.experiment import experiment_id
 from crossfade.loop.champion import Scores
+from crossfade.loop.gates import Gate, GateName, ask_gates
+from crossfade.loop.guardrails import Guardrail, look
 from crossfade.loop.quality import share_of_answers
 from crossfade.requestlog import LogContents, units
+from crossfade.stats.arms import Stratum
 from crossfade.stats.proportions import (
     Allocation,
     ChiSquare,
     SampleRatio,
     Share,
     accuracy_interval,
-    chi_square,
     sample_ratio,
     worse_share,
 )
 
+if TYPE_CHECKING:
+    from crossfade.loop.pairing import Pairs
+
 Verdict = Literal["promote", "keep", "reject", "invalid"]
+
+_FEW_USERS = 50
 
 
 @dataclass(frozen=True)
 class EvaluationRule:
     """When B's lead counts."""
 
-    test: str = "chi2"
+    test: GateName = "chi2"
+    """The gate that decides."""
     alpha: float = 0.05
     min_labeled: int = 30
     """Labelled rows that each arm needs."""
@@ -40,6 +48,10 @@ class EvaluationRule:
     """...or as soon as each arm has so many labelled rows."""
     promise_alpha: float = 0.01
     """p-value below which B is worse than its training promised."""
+    one_per_user: bool = False
+    """Only the first labelled row of each user counts."""
+    max_recall_drop: float = 0.05
+    """Recall that a class may lose, unless A had it by over-answering."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,12 @@ class Evaluation:
     arms: dict[str, Arm]
     """By variant, A and B; empty without an experiment."""
     chi_square: ChiSquare | None
-    """None when nothing can be told apart."""
+    """Over the strata; None when nothing can be told apart."""
+    strata: tuple[Stratum, ...]
+    """Labelled rows per split that was in force."""
+    gates: dict[GateName, Gate]
+    """What each gate says; empty without an experiment."""
+    guardrails: tuple[Guardrail, ...]
     sample_ratio: SampleRatio | None
     """None without users."""
     users_in_both: int
@@ -116,7 +133,12 @@ class Evaluation:
             "alpha": self.rule.alpha,
             "chi2": self.chi_square and self.chi_square.statistic,
             "p_value": self.chi_square and self.chi_square.p_value,
+            "p_value_anytime": self.gates["anytime"].p_value if self.gates else None,
+            "p_value_paired": self.gates["paired"].p_value if self.gates else None,
             "delta_accuracy": self.delta_accuracy,
+            "gates": {name: asdict(gate) for name, gate in self.gates.items()},
+            "guardrails": [asdict(guardrail) for guardrail in self.guardrails],
+            "strata": [asdict(stratum) for stratum in self.strata],
             "arms": {variant: asdict(arm) for variant, arm in self.arms.items()},
             "sample_ratio": self.sample_ratio and {**asdict(self.sample_ratio), "mismatch": self.sample_ratio.mismatch},
             "users_in_both": self.users_in_both,
@@ -125,7 +147,11 @@ class Evaluation:
 
 
 def evaluate(
-    contents: LogContents, experiment: Experiment | None, rule: EvaluationRule, promise: Share | None = None
+    contents: LogContents,
+    experiment: Experiment | None,
+    rule: EvaluationRule,
+    promise: Share | None = None,
+    pairs: Pairs | None = None,
 ) -> Evaluation:
     """Judge an experiment by the rows that belong to it, and no others.
 
@@ -139,86 +165,121 @@ def evaluate(
         When B's lead counts.
     promise : Share or None
         B's right answers on the rows held out at its training; None when they are not known.
+    pairs : Pairs or None
+        How both versions answer the labelled rows; None when that is not known.
     """
     if experiment is None:
         reason = "no experiment is open: staging is unset, or the same version as prod"
-        return Evaluation("keep", (reason,), None, rule, {}, None, None, 0, contents.set_aside)
+        return Evaluation("keep", (reason,), None, rule, {}, None, (), {}, (), None, 0, contents.set_aside)
     contents = contents.of_experiment(experiment.id)
-    rows, labeled = contents.rows, contents.labeled()
+    rows = contents.rows.assign(unit=units(contents.rows))
+    labeled = LogContents(rows, 0).labeled()
+    if rule.one_per_user:
+        labeled = labeled.drop_duplicates("unit")
     arms = {
         variant: _arm(rows[rows["variant"] == variant], labeled[labeled["variant"] == variant], version)
         for variant, version in (("A", experiment.version_a), ("B", experiment.version_b))
     }
     allocations, both = _allocations(rows)
-    ratio = sample_ratio(allocations)
-    a, b = arms["A"], arms["B"]
-    test = chi_square(a.correct, a.labeled, b.correct, b.labeled)
-    verdict, reasons = _judge(a, b, test, ratio, rule)
+    found = Evaluation(
+        "keep",
+        (),
+        experiment,
+        rule,
+        arms,
+        *ask_gates(
+            labeled["ab_split_b"].to_numpy(),
+            (labeled["variant"] == "B").to_numpy(),
+            (labeled["label"] == labeled["prediction"]).to_numpy(),
+            pd.factorize(labeled["unit"])[0],
+            pairs,
+            rule.alpha,
+        ),
+        tuple(look(rows, labeled, {variant: arm.scores for variant, arm in arms.items()}, rule.max_recall_drop)),
+        sample_ratio(allocations),
+        both,
+        contents.set_aside,
+    )
     days = (rows["ts_utc"].max() - rows["ts_utc"].min()) / pd.Timedelta(days=1) if len(rows) else 0.0
-    fewest = min(a.labeled, b.labeled)
-    if verdict == "keep" and fewest >= rule.min_labeled and promise and _broken(labeled, a, b, promise, rule):
+    verdict, reasons = judge(found)
+    fewest = min(arm.labeled for arm in arms.values())
+    if verdict == "keep" and fewest >= rule.min_labeled and promise and _broken(labeled, arms, promise, rule):
         verdict, reasons = "reject", (*reasons, f"B is not ahead, nor what its held-out {promise.value:.3f} promised")
     elif verdict == "keep" and (fewest >= rule.max_labeled or (days >= rule.max_days and fewest >= rule.min_labeled)):
         spent = f"{days:.1f} days of traffic and {fewest} labelled rows per arm"
         verdict, reasons = "reject", (*reasons, f"inconclusive after {spent}")
-    if both:
-        reasons = (*reasons, f"{both} users were answered by both arms under one split")
-    return Evaluation(verdict, reasons, experiment, rule, arms, test, ratio, both, contents.set_aside)
+    return replace(found, verdict=verdict, reasons=(*reasons, *_remarks(found)))
 
 
-def _judge(
-    a: Arm, b: Arm, test: ChiSquare | None, ratio: SampleRatio | None, rule: EvaluationRule
-) -> tuple[Verdict, tuple[str, ...]]:
+def judge(found: Evaluation) -> tuple[Verdict, tuple[str, ...]]:
+    """Draw the verdict from what was found, with its reasons; time is not looked at."""
+    rule, ratio = found.rule, found.sample_ratio
     if ratio is not None and ratio.mismatch:
         shares = f"B has {ratio.observed_b} users where {ratio.expected_b:.1f} were due (p = {ratio.p_value:.2g})"
         return "invalid", (f"the split is broken: {shares}; find out why before trusting any number here",)
+    breached = [guardrail for guardrail in found.guardrails if guardrail.breached]
+    if ending := [guardrail.reason for guardrail in breached if guardrail.ends]:
+        return "reject", (f"B breaches a guardrail: {'; '.join(ending)}",)
     short = [
         f"{n} more labelled rows of {name}"
-        for name, arm in (("A", a), ("B", b))
+        for name, arm in found.arms.items()
         if (n := rule.min_labeled - arm.labeled) > 0
     ]
     if short:
         return "keep", (f"the test needs {' and '.join(short)}",)
-    if test is None or a.scores is None or b.scores is None:
-        return "keep", ("both arms were right (or wrong) every time: nothing tells them apart",)
-    delta = b.scores.accuracy - a.scores.accuracy
-    seen = (
-        f"accuracy {a.scores.accuracy:.3f} (A, version {a.version}) against "
-        f"{b.scores.accuracy:.3f} (B, version {b.version}), chi-square p = {test.p_value:.3g}"
-    )
-    if test.p_value >= rule.alpha:
-        return "keep", (f"{seen}: not below {rule.alpha}, the difference may be chance",)
-    if delta < 0:
-        return "reject", (f"{seen}: B is worse",)
-    if delta < rule.min_delta_accuracy:
-        return "keep", (f"{seen}: B leads by less than {rule.min_delta_accuracy}",)
-    return "promote", (f"{seen}: B is better",)
+    gate, a, b = found.gates[rule.test], found.arms["A"], found.arms["B"]
+    seen = gate.reason
+    if a.scores is not None and b.scores is not None:
+        seen = (
+            f"accuracy {a.scores.accuracy:.3f} (A, version {a.version}) against "
+            f"{b.scores.accuracy:.3f} (B, version {b.version}), {gate.reason}"
+        )
+    if gate.says == "worse":
+        return "reject", (seen,)
+    if gate.says != "better" or gate.difference is None:
+        return "keep", (seen,)
+    if gate.difference < rule.min_delta_accuracy:
+        return "keep", (seen, f"B leads by less than {rule.min_delta_accuracy}")
+    if breached:
+        return "keep", (seen, f"but not past a guardrail: {'; '.join(guardrail.reason for guardrail in breached)}")
+    return "promote", (seen,)
 
 
-def _broken(labeled: pd.DataFrame, a: Arm, b: Arm, promise: Share, rule: EvaluationRule) -> bool:
+def _remarks(found: Evaluation) -> list[str]:
+    """Say what a reader of the numbers should know."""
+    said = []
+    if found.users_in_both:
+        said.append(f"{found.users_in_both} users were answered by both arms under one split")
+    few = [f"{arm.users} users in {name}" for name, arm in found.arms.items() if 0 < arm.users < _FEW_USERS]
+    if few and any(arm.labeled >= _FEW_USERS for arm in found.arms.values()):
+        said.append(f"only {' and '.join(few)}: variances clustered by fewer than {_FEW_USERS} users are rough")
+    return said
+
+
+def _broken(labeled: pd.DataFrame, arms: dict[str, Arm], promise: Share, rule: EvaluationRule) -> bool:
     """Tell whether B is behind A, and significantly worse than promised: the world it learnt is gone.
 
     Such an experiment would end without a verdict, and keep the next challenger waiting until then.
     """
-    if a.scores is None or b.scores is None or b.scores.accuracy > a.scores.accuracy:
+    a, b = arms["A"].scores, arms["B"].scores
+    if a is None or b is None or b.accuracy > a.accuracy:
         return False
     mine = labeled[labeled["variant"] == "B"]
-    kept = share_of_answers(units(mine), mine["label"] == mine["prediction"])
+    kept = share_of_answers(mine["unit"], mine["label"] == mine["prediction"])
     return worse_share(kept, promise) < rule.promise_alpha
 
 
 def _arm(rows: pd.DataFrame, labeled: pd.DataFrame, version: str) -> Arm:
-    truth, answers = labeled["label"].tolist(), labeled["prediction"].tolist()
-    correct = sum(t == p for t, p in zip(truth, answers, strict=True))
+    correct = int((labeled["label"] == labeled["prediction"]).sum())
     return Arm(
         version=version,
         rows=len(rows),
         errors=int((rows["status"] != 200).sum()),
-        users=int(units(rows).nunique()),
+        users=int(rows["unit"].nunique()),
         labeled=len(labeled),
         correct=correct,
         accuracy_interval=accuracy_interval(correct, len(labeled)),
-        scores=Scores.of(truth, answers),
+        scores=Scores.of(labeled["label"].to_numpy(), labeled["prediction"].to_numpy()),
     )
 
 
@@ -228,9 +289,14 @@ def _allocations(rows: pd.DataFrame) -> tuple[list[Allocation], int]:
     A user counts once, under the first split they met: their bucket stays, so what later splits make of them is no
     new evidence of how the split works.
     """
-    seen = pd.DataFrame({"split": rows["ab_split_b"], "variant": rows["variant"], "unit": units(rows)})
+    seen = pd.DataFrame(
+        {"split": rows["ab_split_b"], "is_b": rows["variant"] == "B", "unit": pd.factorize(rows["unit"])[0]}
+    )
     met = seen.drop_duplicates()
-    both = int((met.groupby(["split", "unit"]).size() > 1).sum())
+    both = int(met.duplicated(["split", "unit"]).sum())
     first = met.drop_duplicates("unit")
-    counts = first.groupby(["split", "variant"]).size().unstack(fill_value=0).reindex(columns=["A", "B"], fill_value=0)
-    return [Allocation(float(str(split)), int(row["A"]), int(row["B"])) for split, row in counts.iterrows()], both
+    counts = first.groupby("split")["is_b"].agg(["size", "sum"])
+    return [
+        Allocation(float(str(split)), int(row["size"] - row["sum"]), int(row["sum"]))
+        for split, row in counts.iterrows()
+    ], both

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any
 
@@ -28,7 +29,8 @@ from crossfade.loop.trend import continued, trend_of
 from crossfade.registry import DIGEST
 from crossfade.settings import Settings
 
-_NOT_IN_METRIC_NAMES = re.compile(r"[^\w./ -]")  # MLflow refuses them
+_NOT_IN_METRIC_NAMES = re.compile(r"[^\w. -]")  # MLflow refuses them, or takes them for folders
+_LONGEST_METRIC_NAME = 200
 
 
 def record_drift(here: Installation, check: TrafficCheck, decision: Recommendation, run_id: str, trigger: str) -> None:
@@ -78,11 +80,17 @@ def record_drift(here: Installation, check: TrafficCheck, decision: Recommendati
     mlflow.log_metric("new_labeled_rows", check.new_labeled)
     if check.quality.accuracy is not None:
         mlflow.log_metric("accuracy", check.quality.accuracy)
-    mlflow.log_metrics(
-        {_NOT_IN_METRIC_NAMES.sub(" ", f"psi/{c.feature}"): c.psi for c in report.columns if c.psi is not None}
-    )
+    mlflow.log_metrics({metric_name(c.feature): c.psi for c in report.columns if c.psi is not None})
     mlflow.set_tags({"crossfade.verdict": report.verdict, "crossfade.decision": decision.decision})
     _record_run(paths, "drift", run_id, trigger, decision.decision, decision.reasons)
+
+
+def metric_name(feature: str) -> str:
+    """Name the PSI of a feature so that MLflow takes it; what had to be changed is told apart by a digest."""
+    name = _NOT_IN_METRIC_NAMES.sub(" ", feature)[:_LONGEST_METRIC_NAME].strip(". ")
+    return (
+        f"psi/{name}" if name == feature else f"psi/{name} {hashlib.sha256(feature.encode()).hexdigest()[:6]}".strip()
+    )
 
 
 def _record_pictures(here: Installation, paths: ReportPaths, check: TrafficCheck, decision: Recommendation) -> None:
@@ -91,10 +99,11 @@ def _record_pictures(here: Installation, paths: ReportPaths, check: TrafficCheck
     sample = None
     if check.live is not None and check.reference is not None and check.prod is not None:
         profile, windows = check.reference.profile, check.live.windows
-        trend = trend_of(profile, windows, check.prod.number, here.settings.drift_min_rows)
+        model = here.settings.reg_model_name
+        trend = trend_of(profile, windows, model, check.prod.number, here.settings.drift_min_rows)
         if check.live.newest.last_ts:  # rows of the log; a file, or simulated rows, are no part of its history
             kept = paths.drift / "drift_trend.csv"
-            trend = continued(kept, trend, TREND_WINDOWS)
+            trend = continued(kept, trend, model, TREND_WINDOWS)
             write_csv(kept, trend)
         log_frame(trend, "drift_trend.csv")
         sample = (check.reference.snapshot, check.live.sample()) if check.report.columns else None

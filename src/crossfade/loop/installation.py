@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from crossfade.featurestore import FeatureStore
+from crossfade.loop.audit import Audit
 from crossfade.loop.promote import Aliases
 from crossfade.registry import Registry
 from crossfade.requestlog import CsvRequestLog, RequestLog, utc_now
@@ -34,6 +35,11 @@ class Installation:
             CsvRequestLog(settings.request_log, settings.labels_log),
             FeatureStore(settings.feature_store),
         )
+
+    @property
+    def audit(self) -> Audit:
+        """What was decided and moved."""
+        return Audit.under(self.settings.report_dir, self.clock)
 
     @property
     def aliases(self) -> Aliases:

@@ -43,6 +43,8 @@ class LiveSource:
     name: str
     schema: FeatureSchema
     prod_version: str
+    strangers: tuple[str, ...] = ()
+    """Versions of the same model that take other features."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,9 @@ def read_windows(source: LiveSource, reference: ReferenceProfile, most: int) -> 
     here, settings = source.here, source.here.settings
     rows = settings.drift_window_rows
     if source.name == "requests":
-        counter = WindowCounter(reference, source.schema, settings.reg_model_name, source.prod_version)
+        counter = WindowCounter(
+            reference, source.schema, settings.reg_model_name, source.prod_version, source.strangers
+        )
         with open_engine(settings.engine, settings.engine_address) as engine:
             windows = counter.windows(here.log, rows, most, engine)
         return LiveWindows(tuple(windows), lambda: counter.sample(here.log, _SAMPLE_ROWS))

@@ -15,7 +15,7 @@ from crossfade.model import SklearnModel
 _MOST_FEATURES = 20
 
 # The font that ships with matplotlib; PyCaret asks for others, which a bare machine lacks, with a warning per letter.
-_FONT = {"font.family": "DejaVu Sans"}
+_FONT = {"font.family": "DejaVu Sans", "text.parse_math": False}
 
 
 def confusion_figure(truth: Sequence[str], answers: Sequence[str]) -> Figure:

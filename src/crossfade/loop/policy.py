@@ -95,7 +95,7 @@ def recommend(situation: Situation, rule: PolicyRule) -> Recommendation:
         return Recommendation("monitor", seen)
     if age:
         seen = (*seen, age)
-    if why_not := _not_now(situation, rule):
+    if why_not := _not_now(situation, rule, patient=not age):
         return Recommendation("monitor", (*seen, why_not))
     new = f"{situation.new_labeled} labelled rows are new to version {situation.prod_version}"
     return Recommendation("retrain", (*seen, new))
@@ -109,7 +109,7 @@ def _age(situation: Situation, rule: PolicyRule) -> str:
     return f"the last training was {hours / 24:.0f} days ago"
 
 
-def _not_now(situation: Situation, rule: PolicyRule) -> str:
+def _not_now(situation: Situation, rule: PolicyRule, patient: bool) -> str:
     """Say why an alarm does not lead to a retraining yet; nothing when it does."""
     new, attempts, hours = situation.new_labeled, situation.attempts, situation.trained_hours_ago
     if new < rule.min_labeled:
@@ -118,7 +118,7 @@ def _not_now(situation: Situation, rule: PolicyRule) -> str:
         ago = f"a challenger was trained {hours:.1f} hours ago"
         return f"{ago}: the next may be in {rule.cooldown_hours - hours:.1f} hours (RETRAIN_COOLDOWN_HOURS)"
     needed = rule.min_labeled * min(2**attempts.rejected, _MOST_PATIENCE)
-    if attempts.rejected and attempts.untried < needed and not attempts.worse_since:
+    if patient and attempts.rejected and attempts.untried < needed and not attempts.worse_since:
         tried = f"{attempts.rejected} challengers in a row were rejected"
         return f"{tried}: the next needs {needed} new labels, {attempts.untried} came"
     return ""

@@ -2,42 +2,78 @@
 
 Every move is compared with what the evaluation saw. The order is such that a run killed anywhere leaves a `prod` that
 some complete evaluation chose: `previous` and the evidence first, then `prod`, then the tags that only describe.
+Whoever moves next first takes up what a killed run, or a hand in MLflow's UI, left behind (loop/recovery.py). With an
+audit, one run at a time moves.
 """
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from crossfade.errors import NoModel
-from crossfade.loop.evaluate import Evaluation
+from crossfade.loop.audit import Audit
+from crossfade.loop.evaluate import Evaluation, Experiment
+from crossfade.loop.moves import DECIDED_BY, EVIDENCE_RUN, EXPERIMENT, Aliases, Cause, Mover, number_at
+from crossfade.loop.recovery import Swap, catch_up, notice
 from crossfade.registry import STATUS, Registry, Version
 
-_log = logging.getLogger(__name__)
+__all__ = ["Aliases", "apply", "bootstrap", "explain", "finish", "number_at", "roll_back", "stage"]
 
 
-@dataclass(frozen=True)
-class Aliases:
-    """Names of the three aliases (they are settings)."""
+def stage(
+    registry: Registry, aliases: Aliases, number: str, audit: Audit | None = None, run_id: str = ""
+) -> Experiment | None:
+    """Make a version the challenger; the one it displaces is out.
 
-    prod: str
-    staging: str
-    previous: str
+    Parameters
+    ----------
+    registry : Registry
+        Whose aliases.
+    aliases : Aliases
+        Their names.
+    number : str
+        The version.
+    audit : Audit or None
+        Where it is told.
+    run_id : str
+        MLflow run that trained it.
+
+    Returns
+    -------
+    Experiment or None
+        What it opens; None without another version in production.
+    """
+    with _turn(registry, aliases, audit):
+        prod, displaced = number_at(registry, aliases.prod), number_at(registry, aliases.staging)
+        experiment = Experiment.between(registry.name, prod, number)
+        if displaced != number:
+            cause = Cause(
+                "stage",
+                "it passed the champion gate",
+                decided_by="champion gate",
+                experiment_id=experiment.id if experiment else "",
+                run_id=run_id,
+            )
+            Mover(registry, audit, cause).move(aliases.staging, number, expected=displaced)
+            if displaced is not None and displaced != prod:
+                registry.tag(displaced, {DECIDED_BY: f"superseded by {number}", STATUS: "rejected"})
+        if experiment is not None:
+            registry.tag(number, {EXPERIMENT: experiment.id, STATUS: "staging"})
+    return experiment
 
 
-def number_at(registry: Registry, alias: str) -> str | None:
-    """Return the number of the version that an alias points at; None when it is not set."""
-    found = registry.at(alias)
-    return found.number if found else None
-
-
-def bootstrap(registry: Registry, aliases: Aliases, version: Version) -> None:
+def bootstrap(registry: Registry, aliases: Aliases, version: Version, audit: Audit | None = None) -> None:
     """Put the first version into production."""
-    registry.move(aliases.prod, version.number, expected=None)
-    registry.tag(version.number, {STATUS: "prod", "crossfade.decided_by": "bootstrap"})
+    with _turn(registry, aliases, audit):
+        cause = Cause("bootstrap", "no version was in production", decided_by="bootstrap", run_id=version.run_id)
+        Mover(registry, audit, cause).move(aliases.prod, version.number, expected=None)
+        registry.tag(version.number, {DECIDED_BY: "bootstrap", STATUS: "prod"})
 
 
-def apply(registry: Registry, aliases: Aliases, evaluation: Evaluation, evidence_run: str) -> bool:
+def apply(
+    registry: Registry, aliases: Aliases, evaluation: Evaluation, evidence_run: str, audit: Audit | None = None
+) -> bool:
     """Carry out a verdict; tell whether an alias moved.
 
     Raises
@@ -46,46 +82,49 @@ def apply(registry: Registry, aliases: Aliases, evaluation: Evaluation, evidence
         An alias is no longer where the evaluation saw it.
     """
     experiment = evaluation.experiment
-    if experiment is None or evaluation.verdict in ("keep", "invalid"):
+    if experiment is None or evaluation.verdict not in ("promote", "reject"):
         return False
-    evidence = {
-        "crossfade.experiment": experiment.id,
-        "crossfade.decided_by": evaluation.rule.test,
-        "crossfade.evidence_run": evidence_run,
-    }
+    reason = evaluation.reasons[0] if evaluation.reasons else ""
+    cause = Cause(evaluation.verdict, reason, evaluation.rule.test, experiment.id, evidence_run)
+    evidence = {EXPERIMENT: experiment.id, DECIDED_BY: cause.decided_by, EVIDENCE_RUN: evidence_run}
     old, new = experiment.version_a, experiment.version_b
-    if evaluation.verdict == "reject":
-        registry.drop(aliases.staging, expected=new)
-        registry.tag(new, {STATUS: "rejected", **evidence})
-        return True
-    registry.expect(aliases.prod, old)  # before anything moves: a refused promotion leaves no trace
-    registry.expect(aliases.staging, new)
-    previous = number_at(registry, aliases.previous)
-    if previous != old:
-        registry.move(aliases.previous, old, expected=previous)
-    registry.tag(new, evidence)
-    registry.move(aliases.prod, new, expected=old)
-    _describe(registry, new, old)
+    with _turn(registry, aliases, audit):
+        mover = Mover(registry, audit, cause)
+        mover.expect(aliases.prod, old)  # before anything moves: what is refused leaves no trace
+        mover.expect(aliases.staging, new)
+        if evaluation.verdict == "reject":
+            mover.move(aliases.staging, None, expected=new)
+            registry.tag(new, {**evidence, STATUS: "rejected"})
+            return True
+        previous = number_at(registry, aliases.previous)
+        if previous != old:
+            mover.move(aliases.previous, old, expected=previous)
+        registry.tag(new, evidence)
+        mover.move(aliases.prod, new, expected=old)
+        registry.tag(old, {STATUS: "retired"})
+        registry.tag(new, {STATUS: "prod"})
     return True
 
 
-def finish(registry: Registry, aliases: Aliases) -> None:
-    """Set the tags of a promotion that was cut short after `prod` had moved."""
-    prod, previous = registry.at(aliases.prod), registry.at(aliases.previous)
-    if prod is not None and previous is not None and prod.status == "staging" and prod.number != previous.number:
-        _describe(registry, prod.number, previous.number)
+def finish(registry: Registry, aliases: Aliases, audit: Audit | None = None) -> None:
+    """Take up what a killed run, or somebody at MLflow's UI, left half done; nothing to do is the usual case."""
+    with _turn(registry, aliases, audit):
+        pass
 
 
-def _describe(registry: Registry, new: str, old: str) -> None:
-    registry.tag(new, {STATUS: "prod"})
-    registry.tag(old, {STATUS: "retired"})
+def explain(registry: Registry, audit: Audit, aliases: Aliases) -> None:
+    """Tell the audit, once, of every alias that is not where a run of ours left it; `finish` does so too."""
+    with audit.turn():
+        notice(registry, aliases, audit)
 
 
-def roll_back(registry: Registry, aliases: Aliases) -> tuple[str, str]:
+def roll_back(
+    registry: Registry, aliases: Aliases, audit: Audit | None = None, reason: str = "asked for by hand"
+) -> Swap:
     """Put `previous` back into production.
 
     The version taken out is tagged `rejected` and loses `staging`, so that it gets no traffic at all; `previous` is
-    used up, so that a second roll-back cannot bring it back by surprise.
+    used up, so that a second roll-back cannot bring it back by surprise. One that was cut short is finished.
 
     Returns
     -------
@@ -97,14 +136,31 @@ def roll_back(registry: Registry, aliases: Aliases) -> tuple[str, str]:
     NoModel
         There is nothing to go back to.
     """
-    prod, previous = registry.at(aliases.prod), registry.at(aliases.previous)
-    if prod is None or previous is None:
-        raise NoModel(f"alias {aliases.previous if prod else aliases.prod} is not set: there is nothing to go back to")
-    if number_at(registry, aliases.staging) == prod.number != previous.number:
-        registry.drop(aliases.staging, expected=prod.number)  # first: prod must never meet it as a challenger
-    registry.move(aliases.prod, previous.number, expected=prod.number)
-    registry.drop(aliases.previous, expected=previous.number)
-    if prod.number != previous.number:  # else a roll-back that was cut short is finished
-        registry.tag(prod.number, {STATUS: "rejected", "crossfade.decided_by": "rollback"})
-    registry.tag(previous.number, {STATUS: "prod"})
-    return prod.number, previous.number
+    with _turn(registry, aliases, audit) as cut_short:
+        if cut_short is not None:
+            return cut_short
+        out, back = number_at(registry, aliases.prod), number_at(registry, aliases.previous)
+        if out is None or back is None:
+            raise NoModel(
+                f"alias {aliases.previous if out else aliases.prod} is not set: there is nothing to go back to"
+            )
+        mover = Mover(registry, audit, Cause("rollback", reason, decided_by="rollback"))
+        if number_at(registry, aliases.staging) == out != back:
+            mover.move(aliases.staging, None, expected=out)  # first: prod must never meet it as a challenger
+        if out != back:  # else a roll-back that was cut short, and no audit tells which version it took out
+            mover.move(aliases.prod, back, expected=out)
+        mover.move(aliases.previous, None, expected=back)
+        if out != back:
+            registry.tag(out, {DECIDED_BY: "rollback", STATUS: "rejected"})
+        registry.tag(back, {STATUS: "prod"})
+    return out, back
+
+
+@contextmanager
+def _turn(registry: Registry, aliases: Aliases, audit: Audit | None) -> Iterator[Swap | None]:
+    """Be the only one that moves, with everything before told and finished; give a roll-back that was cut short."""
+    if audit is None:
+        yield catch_up(registry, aliases, None)
+        return
+    with audit.turn():
+        yield catch_up(registry, aliases, audit)

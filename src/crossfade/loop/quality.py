@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from crossfade.stats.proportions import Share, share_of_clusters, worse_share
@@ -35,10 +36,11 @@ class QualityReport:
         return asdict(self)
 
 
-def share_of_answers(unit: pd.Series[Any], correct: pd.Series[Any]) -> Share:
-    """Share of right answers, clustered by who asked; at least one answer."""
-    by_unit = correct.astype("int64").groupby(unit.to_numpy()).agg(["size", "sum"])
-    return share_of_clusters(by_unit["size"].to_numpy(), by_unit["sum"].to_numpy())
+def share_of_answers(unit: pd.Series[Any], correct: Any) -> Share:
+    """Share of right answers, shape (n,) of booleans, clustered by who asked; at least one answer."""
+    codes, _ = pd.factorize(unit)
+    rows = np.bincount(codes)
+    return share_of_clusters(rows, np.bincount(codes, weights=np.asarray(correct, dtype=np.float64)).astype(np.int64))
 
 
 def check_quality(answers: pd.DataFrame, baseline: Share | None, min_rows: int, alpha: float) -> QualityReport:

@@ -13,6 +13,7 @@ from typing import Any
 import mlflow
 
 from crossfade.loop import promote
+from crossfade.loop.audit import LOOK
 from crossfade.loop.automl import PyCaretTrainer
 from crossfade.loop.check import look_at_traffic
 from crossfade.loop.evaluate import EvaluationRule, Experiment
@@ -22,13 +23,17 @@ from crossfade.loop.holdout import SharingRule, share_out
 from crossfade.loop.incumbent import champion_of, known_rows
 from crossfade.loop.installation import Installation
 from crossfade.loop.live import LiveSource, read_labeled
+from crossfade.loop.pairing import score_pairs
 from crossfade.loop.policy import PolicyRule, Situation, recommend
 from crossfade.loop.reports import ReportPaths
 from crossfade.loop.retrain import log_training, train_challenger
 from crossfade.loop.tracking import find_run, log_json, read_json, read_metrics, share_of, start_run
-from crossfade.registry import DIGEST, STATUS, TRAINED_AT
+from crossfade.registry import DIGEST, FEATURES, STATUS, TRAINED_AT
 
 _log = logging.getLogger(__name__)
+
+EVALUATED_COLUMNS = ("user_id", "experiment_id", "variant", "ab_split_b", "prediction", "latency_ms")
+"""Of the request log, beside those that every reader gets."""
 
 BY_HAND = "by hand"
 """Trigger of a step that no DAG run asked for; it is never taken for a repetition."""
@@ -56,6 +61,7 @@ def check_drift(
         `verdict`, `decision`, `reasons`, `run_id`, `rows`, `drifted`, and the source that a retraining has to read.
     """
     settings, registry = here.settings, here.registry
+    promote.finish(registry, here.aliases, here.audit)
     prod, staging = registry.at(settings.prod_alias), registry.at(settings.staging_alias)
     check = look_at_traffic(here, prod, current_source)
     situation = Situation(
@@ -187,10 +193,11 @@ def register_staging(here: Installation, trained: dict[str, Any]) -> dict[str, A
     dict
         `version`, `status`, and whether `prod` was bootstrapped.
     """
-    settings, registry, aliases = here.settings, here.registry, here.aliases
+    registry, aliases = here.registry, here.aliases
     version = registry.register(trained["run_id"], trained["model_uri"], {STATUS: "candidate"})
     if TRAINED_AT not in version.tags:
-        registry.tag(version.number, {TRAINED_AT: here.clock(), DIGEST: registry.digest(version)})
+        known = {DIGEST: registry.digest(version), FEATURES: registry.schema(version).digest}
+        registry.tag(version.number, {TRAINED_AT: here.clock(), **known})
     if not trained["passed"]:
         registry.tag(version.number, {STATUS: "rejected", "crossfade.decided_by": "champion gate"})
         _log.info("version %s is registered as rejected: %s", version.number, "; ".join(trained["reasons"]))
@@ -198,22 +205,16 @@ def register_staging(here: Installation, trained: dict[str, Any]) -> dict[str, A
     if version.status not in ("candidate", "staging"):
         _log.info("version %s is %s already: decided since", version.number, version.status)
         return {"version": version.number, "status": version.status, "bootstrapped": False}
-    prod, staging = promote.number_at(registry, aliases.prod), promote.number_at(registry, aliases.staging)
+    prod = promote.number_at(registry, aliases.prod)
     if prod not in (trained["champion_version"], version.number):
         _log.warning(
             "version %s beat version %s, but prod is %s now", version.number, trained["champion_version"], prod
         )
         registry.tag(version.number, {"crossfade.decided_by": f"nobody: prod moved to {prod} during the training"})
         return {"version": version.number, "status": "candidate", "bootstrapped": False}
-    if staging != version.number:
-        registry.move(aliases.staging, version.number, expected=staging)
-        if staging not in (None, prod):
-            registry.tag(str(staging), {STATUS: "rejected", "crossfade.decided_by": f"superseded by {version.number}"})
+    experiment = promote.stage(registry, aliases, version.number, here.audit, trained["run_id"])
     if prod is None:
-        promote.bootstrap(registry, aliases, version)
-    experiment = Experiment.between(settings.reg_model_name, prod, version.number)
-    if experiment is not None:
-        registry.tag(version.number, {STATUS: "staging", "crossfade.experiment": experiment.id})
+        promote.bootstrap(registry, aliases, version, here.audit)
     status = "staging" if experiment is not None else "prod"
     _log.info(
         "version %s is %s", version.number, "in production, the first one" if status == "prod" else "the challenger"
@@ -230,6 +231,7 @@ def evaluate_and_promote(here: Installation, trigger: str = BY_HAND) -> dict[str
         The report that is written to AB_EVAL_REPORT.
     """
     settings, registry, aliases = here.settings, here.registry, here.aliases
+    promote.finish(registry, aliases, here.audit)
     prod, staging = promote.number_at(registry, aliases.prod), registry.at(aliases.staging)
     experiment = Experiment.between(settings.reg_model_name, prod, staging.number if staging else None)
     if experiment is None and (done := _finished_promotion(here, trigger)):
@@ -242,16 +244,22 @@ def evaluate_and_promote(here: Installation, trigger: str = BY_HAND) -> dict[str
         settings.ab_max_days,
         settings.ab_max_labeled,
         settings.drift_alpha,
+        settings.ab_one_per_user,
+        settings.gate_max_recall_drop,
     )
     promise = share_of(read_metrics(staging.run_id), "holdout") if staging else None
-    columns = ("user_id", "experiment_id", "variant", "ab_split_b", "prediction")
-    contents = here.log.read(columns, experiment_id=experiment.id if experiment else "")
-    evaluation = evaluate_experiment(contents, experiment, rule, promise)
+    contents = here.log.read(EVALUATED_COLUMNS, experiment_id=experiment.id if experiment else "")
+    pairs = score_pairs(here, experiment, settings.ab_one_per_user) if experiment else None
+    evaluation = evaluate_experiment(contents, experiment, rule, promise, pairs)
     with start_run(settings.mlflow_experiment, settings.reg_model_name, "evaluation", trigger) as run:
         report = _plain({"ts_utc": here.clock(), **evaluation.to_dict(), "run_id": run.info.run_id, "trigger": trigger})
         log_evaluation(evaluation, report)
         record_evaluation(settings, report, trigger)  # before anything moves: a report without a move can be repeated
-        promote.apply(registry, aliases, evaluation, run.info.run_id)
+        here.audit.append({"event": LOOK, **report})
+        try:
+            promote.apply(registry, aliases, evaluation, run.info.run_id, here.audit)
+        finally:
+            log_json({"events": here.audit.read().of_run(run.info.run_id)}, "decisions.json")
     _log.info(
         "experiment %s: %s, because %s", report["experiment_id"], evaluation.verdict, "; ".join(evaluation.reasons)
     )
@@ -260,7 +268,7 @@ def evaluate_and_promote(here: Installation, trigger: str = BY_HAND) -> dict[str
 
 def roll_back(here: Installation) -> tuple[str, str]:
     """Put `previous` back into production; return the version taken out and the one put back."""
-    return promote.roll_back(here.registry, here.aliases)
+    return promote.roll_back(here.registry, here.aliases, here.audit)
 
 
 def _plain(result: dict[str, Any]) -> dict[str, Any]:
@@ -269,8 +277,7 @@ def _plain(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _finished_promotion(here: Installation, trigger: str) -> dict[str, Any] | None:
-    """Finish a promotion that was cut short after prod moved; return its report if this very trigger made it."""
-    promote.finish(here.registry, here.aliases)
+    """Return the report of the promotion that this very trigger has made already."""
     report = ReportPaths.of(here.settings).evaluation
     if trigger == BY_HAND or not report.is_file():
         return None

@@ -80,12 +80,15 @@ class WindowCounter:
         Name of the registered model.
     version : str
         The version whose outputs are counted; the features of rows that another one answered count as well.
+    strangers : tuple of str
+        Versions that take other features: rows that they answered are left out.
     """
 
     reference: ReferenceProfile
     schema: FeatureSchema
     model: str
     version: str
+    strangers: tuple[str, ...] = ()
 
     def windows(self, log: RequestLog, rows: int, most: int, engine: Engine) -> list[Window]:
         """Cut the newest rows into windows, newest first; the last one holds what is left.
@@ -161,4 +164,7 @@ class WindowCounter:
         """Read the rows of a slice that the model answered."""
         table, _ = part.read(_COLUMNS)
         answered = pc.and_(pc.equal(table["model"], self.model), pc.equal(table["status"], "200"))
+        if self.strangers:
+            theirs = pc.is_in(table["model_version"], pa.array(self.strangers))
+            answered = pc.and_(answered, pc.invert(theirs))
         return table if pc.all(answered).as_py() else table.filter(answered)  # filtering copies

@@ -14,11 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from crossfade.stats.profile import CategoricalCounts, CategoricalProfile, NumericCounts, NumericProfile
+from crossfade.stats.profile import OTHER, CategoricalCounts, CategoricalProfile, NumericCounts, NumericProfile
 from crossfade.stats.sieve import Floats, Ints
 
 SMOOTHING = 0.5
 """Added to every bin's count, so that an empty bin gives a large PSI and not an infinite one."""
+
+RARE_SHARE = 0.01
+"""Categories below this share of the rows of both sides are compared together."""
 
 _NO_CHANCE = 1e-10
 
@@ -159,8 +162,20 @@ def _between(at_or_below: Ints, rows: int, missing: int) -> Ints:
 
 
 def _category_bins(reference: CategoricalProfile, live: CategoricalCounts) -> tuple[Ints, Ints]:
-    names = sorted(set(reference.counts) | set(live.counts))
+    """Return the rows of both sides per category; the last two bins are what is rare or unseen, and what is missing.
+
+    Rare is what both sides together have little of: were it judged by the reference alone, the categories that only
+    chance had made frequent there would be kept, and seem to have become rarer since.
+    """
+    names = sorted((set(reference.counts) | set(live.counts)) - {OTHER})
+    before = np.array([reference.counts.get(name, 0) for name in names], dtype=np.int64)
+    now = np.array([live.counts.get(name, 0) for name in names], dtype=np.int64)
+    frequent = before + now >= RARE_SHARE * (reference.rows + live.rows)
+
+    def bins(counts: Ints, others: int, missing: int) -> Ints:
+        return np.array([*counts[frequent], counts[~frequent].sum() + others, missing], dtype=np.int64)
+
     return (
-        np.array([*(reference.counts.get(name, 0) for name in names), reference.missing], dtype=np.int64),
-        np.array([*(live.counts.get(name, 0) for name in names), live.missing], dtype=np.int64),
+        bins(before, reference.counts.get(OTHER, 0), reference.missing),
+        bins(now, live.counts.get(OTHER, 0), live.missing),
     )

@@ -22,8 +22,8 @@ from crossfade.stats.sieve import CHUNK, Floats, Ints, Sieve
 MAX_GRID = 65_536
 """Most grid values of a numeric profile. A thinned grid moves a KS distance by less than 1 / MAX_GRID."""
 
-RARE_SHARE = 0.01
-"""Categories below this share of the reference are counted as `OTHER`."""
+MAX_CATEGORIES = 10_000
+"""Most categories of a categorical profile; beyond them the rarest are counted as `OTHER`."""
 
 OTHER = "(other)"
 
@@ -157,7 +157,7 @@ class CategoricalCounts:
 
 @dataclass(frozen=True)
 class CategoricalProfile:
-    """Reference of a categorical feature: rows per category, the rare ones together under `OTHER`."""
+    """Reference of a categorical feature: rows per category."""
 
     counts: Mapping[str, int]
     """Reference rows of each category."""
@@ -168,8 +168,7 @@ class CategoricalProfile:
     def of(cls, sample: Iterable[object]) -> CategoricalProfile:
         """Profile a sample; None and NaN are missing, everything else is taken as text."""
         counts, missing = _tally(sample)
-        limit = RARE_SHARE * sum(counts.values())
-        kept = {name: n for name, n in counts.items() if n >= limit}
+        kept = dict(counts.most_common(MAX_CATEGORIES))
         rare = sum(counts.values()) - sum(kept.values())
         return cls({**kept, OTHER: kept.get(OTHER, 0) + rare} if rare else kept, missing)
 

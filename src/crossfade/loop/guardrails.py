@@ -1,0 +1,96 @@
+"""Guardrails: what B must not do, however many answers it gets right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from crossfade.loop.champion import Scores
+from crossfade.loop.quality import share_of_answers
+from crossfade.stats.proportions import worse_share
+
+_ALPHA = 0.001
+"""Level of each guardrail: they are looked at as often as the experiment is."""
+
+_FEWEST_FOR_LATENCY = 200
+_SLOWER = 2.0
+"""Times A's 95th percentile..."""
+_SLOWER_MS = 10.0
+"""...and so many milliseconds above it: B is too slow."""
+
+
+@dataclass(frozen=True)
+class Guardrail:
+    """One thing that was looked at."""
+
+    name: Literal["errors", "recall", "latency", "labels"]
+    breached: bool
+    ends: bool
+    """A breach takes B out of traffic; otherwise it only holds a promotion up."""
+    reason: str
+
+
+def look(
+    rows: pd.DataFrame, labeled: pd.DataFrame, scores: Mapping[str, Scores | None], margin: float
+) -> list[Guardrail]:
+    """Check every guardrail.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        All rows of the experiment: `variant`, `unit`, `status`, `latency_ms`.
+    labeled : DataFrame
+        Its labelled rows, with their index in `rows`.
+    scores : mapping of variant to Scores or None
+        On the labelled rows.
+    margin : float
+        Recall that a class may lose before its Youden's J is looked at.
+    """
+    arms = {variant: rows[rows["variant"] == variant] for variant in "AB"}
+    if not all(map(len, arms.values())):
+        return []
+    return [_errors(arms), _labels(arms, labeled), _latency(arms), *_recall(scores, margin)]
+
+
+def _errors(arms: Mapping[str, pd.DataFrame]) -> Guardrail:
+    a, b = (share_of_answers(arm["unit"], arm["status"] == 200) for arm in (arms["A"], arms["B"]))
+    said = f"failed requests: {1 - a.value:.2%} of A's, {1 - b.value:.2%} of B's"
+    return Guardrail("errors", worse_share(b, a) < _ALPHA, True, said)
+
+
+def _labels(arms: Mapping[str, pd.DataFrame], labeled: pd.DataFrame) -> Guardrail:
+    shares = []
+    for arm in (arms["A"], arms["B"]):
+        answered = arm[arm["status"] == 200]
+        shares.append(share_of_answers(answered["unit"], answered.index.isin(labeled.index)) if len(answered) else None)
+    a, b = shares
+    if a is None or b is None:
+        return Guardrail("labels", False, False, "an arm has no answer")
+    p_value = 2 * min(worse_share(a, b), worse_share(b, a))
+    return Guardrail(
+        "labels", p_value < _ALPHA, False, f"labels known of {a.value:.1%} of A's rows, {b.value:.1%} of B's"
+    )
+
+
+def _latency(arms: Mapping[str, pd.DataFrame]) -> Guardrail:
+    a, b = (float(np.nanpercentile(arm["latency_ms"], 95)) for arm in (arms["A"], arms["B"]))
+    enough = min(map(len, arms.values())) >= _FEWEST_FOR_LATENCY
+    slow = enough and b > _SLOWER * a and b > a + _SLOWER_MS
+    return Guardrail("latency", slow, False, f"95th percentile of the latency: A {a:.1f} ms, B {b:.1f} ms")
+
+
+def _recall(scores: Mapping[str, Scores | None], margin: float) -> list[Guardrail]:
+    a, b = scores["A"], scores["B"]
+    if a is None or b is None:
+        return []
+    found = []
+    for name in sorted(set(a.recall) & set(b.recall)):
+        before, now = a.share_of_class(name), b.share_of_class(name)
+        lost = before.value - now.value > margin and b.youden_j[name] < a.youden_j[name]
+        said = f"recall of class {name}: A {before.value:.3f}, B {now.value:.3f}"
+        found.append(Guardrail("recall", lost and worse_share(now, before) < _ALPHA, True, said))
+    return found
