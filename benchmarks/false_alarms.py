@@ -99,8 +99,8 @@ class Categories:
 
 FEATURES: dict[tuple[str, str], Numbers | Categories] = {
     **{("continuous", f"normal {i}"): Numbers(stats.norm) for i in range(4)},
-    **{("continuous", f"uniform {i}"): Numbers(lambda shift: stats.uniform(0, 1 + shift)) for i in range(2)},
-    **{("continuous", f"exponential {i}"): Numbers(lambda shift: stats.expon(0, 1 + shift)) for i in range(2)},
+    **{("continuous", f"uniform {i}"): Numbers(lambda shift: stats.uniform(0, 1 + shift)) for i in range(1)},
+    **{("continuous", f"exponential {i}"): Numbers(lambda shift: stats.expon(0, 1 + shift)) for i in range(1)},
     ("discrete", "yes or no"): Numbers(lambda shift: stats.bernoulli(0.3 + 0.6 * shift)),
     ("discrete", "five values"): Numbers(lambda shift: stats.binom(4, 0.5 + 0.4 * shift)),
     ("discrete", "small counts"): Numbers(lambda shift: stats.poisson(3 + 3 * shift)),
@@ -113,6 +113,8 @@ FEATURES: dict[tuple[str, str], Numbers | Categories] = {
     ("categorical", "uneven pair"): Categories(np.array([0.95, 0.05])),
     ("categorical", "five"): Categories(np.array([0.4, 0.3, 0.15, 0.1, 0.05])),
     ("categorical", "thirty, most of them rare"): Categories(1 / np.arange(1.0, 31)),
+    ("categorical", "ninety, all alike"): Categories(np.ones(90)),
+    ("categorical", "three hundred, most of them rare"): Categories(1 / np.arange(1.0, 301)),
 }
 
 

@@ -30,7 +30,7 @@ registry; `serving` and `loop` never import each other.
 9. serving/reload.py       follow the aliases without interrupting a request
 
 loop/steps.py runs 4 to 8 in the DAG's order on one installation (loop/installation.py); replay/ plays a table's history
-through 1 to 9.
+through 1 to 9; planning/ says what an experiment needs, and simulates some through 7.
 
 Around them: settings.py (every knob), errors.py, experiment.py (its name), schema.py (features and labels from
 outside), signature.py (the schema in MLflow), model.py (a version ready to answer), data.py (tables), appendonly.py

@@ -17,6 +17,7 @@ from rich.table import Column
 from rich.table import Table as Grid
 
 from crossfade.errors import CrossfadeError, ServiceError
+from crossfade.planning.command import plan, selftest
 from crossfade.replay.command import replay
 from crossfade.settings import Settings, load_settings, settings_table
 from crossfade.stack import processes
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from crossfade.stack.airflow import DagRun
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
-cli.command()(replay)
+for command in (replay, plan, selftest):
+    cli.command()(command)
 console = Console()
 
 _START_SECONDS = 180

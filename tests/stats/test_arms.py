@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from crossfade.stats.arms import Stratum, difference, stratified_test
+from crossfade.stats.arms import Stratum, design_effect, difference, stratified_test
 
 
 def _cmh(strata: list[Stratum]) -> float:
@@ -112,3 +112,23 @@ def test_a_stratum_with_one_arm_is_left_out() -> None:
     assert found.variance > 0  # as if a few more had been wrong
     assert difference(stratum[:50], is_b[:50], right[:50], np.arange(50)) is None
     assert difference(np.array([], int), np.array([], bool), np.array([], bool), np.array([], int)) is None
+
+
+def test_the_design_effect_is_what_simulation_says() -> None:
+    """The mean of alike rows varies as that of so many times fewer independent ones."""
+    rng, means, effects = np.random.default_rng(2), [], []
+    for _ in range(500):
+        taste = rng.choice([-0.6, 0.0, 0.6], 200)
+        lead = np.sign(rng.uniform(-1, 1, (200, 15)) + taste[:, None]).astype(int)
+        means.append(lead.mean())
+        effects.append(design_effect(lead.reshape(-1), np.repeat(np.arange(200), 15)))
+    assert np.mean(effects) == pytest.approx(np.var(means) * 3000 / 1.0, rel=0.25)  # a sign has variance 1
+
+
+def test_no_resemblance_is_no_design_effect() -> None:
+    """One row per user, rows without variance, and no rows have a design effect of 1, or just above."""
+    lead = np.random.default_rng(3).integers(-1, 2, 1000)
+    assert design_effect(lead, np.arange(1000)) == pytest.approx(1, rel=2e-3)
+    assert design_effect(np.zeros(10, int), np.arange(10)) == 1
+    assert design_effect(np.array([], int), np.array([], int)) == 1
+    assert design_effect(np.array([1, -1]), np.array([0, 0])) == 1

@@ -106,6 +106,7 @@ class Evaluation:
     gates: dict[GateName, Gate]
     """What each gate says; empty without an experiment."""
     guardrails: tuple[Guardrail, ...]
+    """What else was looked at; empty before both arms have rows."""
     sample_ratio: SampleRatio | None
     """None without users."""
     users_in_both: int

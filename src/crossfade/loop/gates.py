@@ -102,7 +102,8 @@ def paired_gate(pairs: Pairs | None, alpha: float) -> Gate:
         return Gate("paired", "not available", "a version cannot be loaded, so its answers cannot be compared")
     if not pairs.rows:
         return Gate("paired", "open", "no labelled row was answered by both versions")
-    better, worse = paired(pairs.only_b, pairs.only_a), paired(pairs.only_a, pairs.only_b)
+    only_b, only_a = (round(count / pairs.design_effect) for count in (pairs.only_b, pairs.only_a))
+    better, worse = paired(only_b, only_a), paired(only_a, only_b)
     name = f"of {pairs.rows} rows B alone is right on {pairs.only_b}, A alone on {pairs.only_a}, paired"
     return _sequential("paired", name, (pairs.only_b - pairs.only_a) / pairs.rows, better, worse, alpha)
 

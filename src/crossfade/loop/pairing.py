@@ -12,11 +12,12 @@ import logging
 import os
 import uuid
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
@@ -28,6 +29,7 @@ from crossfade.model import Model
 from crossfade.registry import Version
 from crossfade.requestlog import units
 from crossfade.schema import label_text
+from crossfade.stats.arms import design_effect
 from crossfade.unpack import unpack
 
 _log = logging.getLogger(__name__)
@@ -63,6 +65,8 @@ class Pairs:
     """Rows that only A (prod) answered rightly."""
     only_b: int
     """Rows that only B answered rightly."""
+    design_effect: float = field(default=1.0, compare=False)
+    """How many times fewer independent rows these are worth, because the rows of a user resemble each other."""
     skipped: int = 0
     """The other labelled rows: a version lacks a feature or raised, or neither of the two gave the logged answer."""
 
@@ -204,7 +208,9 @@ def _count(rows: pd.DataFrame, answers: pd.Series[Any]) -> Pairs:
     logged, offline = both["prediction"] == both["label"], answers[both.index] == both["label"]
     in_a = both["variant"] == "A"
     a, b = logged.where(in_a, offline), offline.where(in_a, logged)
-    return Pairs(len(both), int((a & ~b).sum()), int((b & ~a).sum()), len(rows) - len(both))
+    only_a, only_b = (a & ~b).to_numpy(), (b & ~a).to_numpy()
+    effect = design_effect(only_b.astype(np.int64) - only_a, pd.factorize(units(both))[0])
+    return Pairs(len(both), int(only_a.sum()), int(only_b.sum()), effect, len(rows) - len(both))
 
 
 def _recall(scores: pd.DataFrame, questions: pd.DataFrame) -> pd.Series[Any]:

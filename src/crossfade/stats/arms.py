@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 from statsmodels.stats.contingency_tables import StratifiedTable
 
 from crossfade.stats.proportions import ChiSquare, chi_square
@@ -100,6 +99,25 @@ def difference(
     return Difference(value, max(clustered, alone), int(rows[weight > 0].sum()))
 
 
-def normal_p_value(found: Difference) -> float:
-    """Two-sided p-value of a difference, for one look; in [0, 1]."""
-    return float(2 * stats.norm.sf(abs(found.value) / np.sqrt(found.variance)))
+def design_effect(lead: Ints, unit: Ints) -> float:
+    """How many times larger the variance of a mean is because the rows of a user resemble each other (Kish 1965).
+
+    Parameters
+    ----------
+    lead, unit : array
+        Shape (rows,): what is averaged (here 1 where only B is right, -1 where only A is, else 0), number of the user.
+
+    Returns
+    -------
+    float
+        At least 1; 1 without rows or variance, or with a single user.
+    """
+    rows = np.bincount(unit)
+    rows, users = rows[rows > 0], int((rows > 0).sum())
+    if users < 2:
+        return 1.0
+    mean = float(lead.mean())
+    alone = float(((lead - mean) ** 2).sum())
+    of_user = np.bincount(unit, weights=lead)[np.bincount(unit) > 0]
+    together = float(((of_user - rows * mean) ** 2).sum()) * users / (users - 1)
+    return max(1.0, together / alone) if alone else 1.0
