@@ -14,16 +14,13 @@ import logging
 import sys
 from typing import Annotated, Any
 
-import requests
 import typer
 
 from crossfade.errors import CrossfadeError
 from crossfade.loop import steps
 from crossfade.loop.installation import Installation
 from crossfade.loop.steps import BY_HAND
-from crossfade.settings import Settings, load_settings
-
-_log = logging.getLogger("crossfade.pipeline")
+from crossfade.settings import load_settings
 
 
 def check_drift(
@@ -39,7 +36,10 @@ def check_drift(
     `psi_threshold` and `drift_strength` stand in place of the settings of the same name.
     """
     here = _installation(psi_threshold=psi_threshold, drift_strength=drift_strength)
-    return steps.check_drift(here, current_source, force_retrain, trigger)
+    checked = steps.check_drift(here, current_source, force_retrain, trigger)
+    if checked["rolled_back"]:
+        _tell_router(here)
+    return checked
 
 
 def retrain(
@@ -54,7 +54,7 @@ def register_staging(trained: dict[str, Any]) -> dict[str, Any]:
     here = _installation()
     registered = steps.register_staging(here, trained)
     if registered["status"] in ("staging", "prod"):
-        _notify_router(here.settings)
+        _tell_router(here)
     return registered
 
 
@@ -65,7 +65,7 @@ def evaluate_and_promote(
     here = _installation(ab_alpha=ab_alpha, ab_test=ab_test)
     report = steps.evaluate_and_promote(here, trigger)
     if report["verdict"] in ("promote", "reject"):
-        _notify_router(here.settings)
+        _tell_router(here)
     return report
 
 
@@ -88,22 +88,18 @@ def roll_back() -> tuple[str, str]:
     """Put `previous` back into production; return the version taken out and the one put back."""
     here = _installation()
     swapped = steps.roll_back(here)
-    _notify_router(here.settings)
+    _tell_router(here)
     return swapped
+
+
+def _tell_router(here: Installation) -> None:
+    """Make the router look at the registry now; it would find out by itself within its polling interval."""
+    if here.router is not None:
+        here.router.reload()
 
 
 def _installation(**given: Any) -> Installation:
     return Installation.of(load_settings(**{name: value for name, value in given.items() if value is not None}))
-
-
-def _notify_router(settings: Settings) -> None:
-    """Ask the router to look at the registry now; it would find out by itself within its polling interval."""
-    token = settings.router_admin_token
-    headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
-    try:
-        requests.post(f"{settings.router_url}/reload", headers=headers, timeout=60).raise_for_status()
-    except requests.RequestException as error:
-        _log.warning("the router was not told (%s); it polls the registry itself", error)
 
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)

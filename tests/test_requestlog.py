@@ -138,7 +138,7 @@ class TestContract:
         log.append_labels([late("r2", "1")])
         rows = log.read(("prediction",), model="m").rows
         assert rows.columns.tolist() == ["ts_utc", "request_id", "label", "prediction", "status"]
-        assert rows[["request_id", "label"]].fillna("").to_numpy().tolist() == [["r2", "1"], ["r3", ""]]
+        assert rows[["request_id", "label"]].astype(object).fillna("").to_numpy().tolist() == [["r2", "1"], ["r3", ""]]
         assert log.read(model="m", experiment_id="e").rows["request_id"].tolist() == ["r3"]
 
     def test_labelled_rows_are_chosen(self, log: RequestLog) -> None:

@@ -24,9 +24,10 @@ registry; `serving` and `loop` never import each other.
 5. loop/retrain.py         a challenger by AutoML (loop/automl.py), held against prod (loop/champion.py)
 6. registry.py             versions, tags, aliases; moves only what is still where it was seen
 7. loop/evaluate.py        which arm is better, and is the evidence good enough: loop/gates.py (three tests),
-                           loop/pairing.py (both versions on the same rows), loop/guardrails.py
-8. loop/promote.py         move the aliases; roll back. loop/audit.py keeps every look and move (loop/moves.py), and
-                           loop/recovery.py takes up what a killed run left
+                           loop/pairing.py (both versions on the same rows), loop/guardrails.py; loop/ramp.py raises
+                           B's share meanwhile
+8. loop/promote.py         move the aliases; roll back. loop/watch.py looks at what was promoted, loop/audit.py keeps
+                           every look and move (loop/moves.py), loop/recovery.py takes up what a killed run left
 9. serving/reload.py       follow the aliases without interrupting a request
 
 loop/steps.py runs 4 to 8 in the DAG's order on one installation (loop/installation.py); replay/ plays a table's history
@@ -39,7 +40,8 @@ stats/ (pure statistics), engine/ (threads, Dask or Spark, where slices of the l
 people), loop/reference.py (what drift is measured against), loop/incumbent.py (what prod learnt), loop/live.py and
 loop/window.py (what the log says now), loop/check.py (one look at both), loop/trend.py and loop/driftpage.py (its
 story), loop/holdout.py (which rows learn and which judge), loop/tracking.py (MLflow runs), loop/plots.py,
-loop/reports.py (report files), loop/evidence.py (what every step leaves in both), serving/messages.py (bodies),
+loop/reports.py (report files), loop/evidence.py (what every step leaves in both), loop/router.py (the router, as the
+loop calls it), serving/messages.py (bodies),
 serving/config.py (the split in force), serving/context.py and serving/web.py (HTTP), serving/ingest.py, ingestor.py,
 intake.py and labeledrow.py (labelled rows on their way in), stack/ (start, stop and drive the services), cli.py.
 

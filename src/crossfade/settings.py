@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -178,10 +179,21 @@ class Settings(BaseSettings):
     ab_min_delta_acc: Annotated[Share, Field(description="accuracy that B must be ahead by at least")] = 0.0
     ab_max_days: Annotated[
         float, Field(gt=0, description="days of traffic after which an experiment without a verdict is given up")
-    ] = 5
+    ] = 14
     ab_max_labeled: Annotated[
         Count, Field(description="labelled rows of each arm after which an experiment without a verdict is given up")
-    ] = 1000
+    ] = 50_000
+    ab_ramp: Annotated[
+        str,
+        Field(
+            description="rising shares of users on B, such as `0.05,0.2,0.5`: a challenger starts with the first, each "
+            "look without an objection goes one further, a breached guardrail takes B out; empty: no ramp"
+        ),
+    ] = ""
+    ab_auto_rollback: Annotated[
+        bool,
+        Field(description="put `previous` back when prod is worse than it was in the experiment that it lost"),
+    ] = False
 
     # Router
     router_workers: Annotated[Count, Field(description="worker processes")] = 2
@@ -235,6 +247,17 @@ class Settings(BaseSettings):
         if address and info.data.get("engine") == "local":
             raise ValueError("ENGINE=local has no address; set ENGINE to dask or spark, or take the address away")
         return address
+
+    @field_validator("ab_ramp", mode="after")
+    @classmethod
+    def _rises(cls, ramp: str) -> str:
+        try:
+            shares = [float(share) for share in _listed(ramp)]
+        except ValueError:
+            shares = [0.0]
+        if not all(low < high for low, high in pairwise([0.0, *shares])) or any(share > 1 for share in shares):
+            raise ValueError("give shares of users above 0 and up to 1, each higher than the one before: 0.05,0.2,0.5")
+        return ramp
 
     @field_validator("dag_schedule", mode="after")
     @classmethod
@@ -346,6 +369,11 @@ class Settings(BaseSettings):
     def api_token(self) -> str | None:
         """The bearer token for /predict, /feedback and /ingest, in clear."""
         return self.router_api_token.get_secret_value() if self.router_api_token else None
+
+    @property
+    def ab_ramp_shares(self) -> list[float]:
+        """B's shares of the users, in order; empty: no ramp."""
+        return [float(share) for share in _listed(self.ab_ramp)]
 
     @property
     def automl_model_ids(self) -> list[str]:

@@ -339,6 +339,15 @@ def test_an_arm_short_of_labels_goes_on() -> None:
     assert judged(rows).verdict == "keep"
 
 
+@pytest.mark.parametrize(("split", "verdict"), [(0.0, "reject"), (0.1, "keep")])
+def test_a_challenger_out_of_traffic_is_given_up_without_labels(split: float, verdict: str) -> None:
+    """After AB_MAX_DAYS an experiment whose newest rows were answered under a split of 0 waits for no more labels."""
+    later = (datetime.fromisoformat(NOW) + timedelta(days=15)).isoformat()
+    first = [*an_arm("A", 100, 90, ab_split_b=0.1), *an_arm("B", 10, 9, ab_split_b=0.1)]
+    rows = [*first, a_row("A", 500, True, ts_utc=later, ab_split_b=split)]
+    assert judged(rows).verdict == verdict
+
+
 def test_nothing_to_tell_apart_is_given_up_in_the_end() -> None:
     """Two arms that are right every time cannot be told apart; after AB_MAX_DAYS the challenger goes."""
     assert judged(_over_days(6, 100, 100)).verdict == "reject"

@@ -16,7 +16,6 @@ def _rows(arm: str, rows: int, failed: int = 0, latency_ms: float = 5.0, labeled
     known = rows - failed if labeled is None else labeled
     return pd.DataFrame(
         {
-            "variant": arm,
             "unit": [f"{arm}{i}" for i in range(rows)],
             "status": [200] * (rows - failed) + [500] * failed,
             "latency_ms": latency_ms,
@@ -26,8 +25,7 @@ def _rows(arm: str, rows: int, failed: int = 0, latency_ms: float = 5.0, labeled
 
 
 def _looked(a: pd.DataFrame, b: pd.DataFrame, scores: dict[str, Any] | None = None) -> dict[str, Guardrail]:
-    rows = pd.concat([a, b], ignore_index=True)
-    found = look(rows, rows[rows["known"]], scores or {"A": None, "B": None}, 0.05)
+    found = look({"A": a, "B": b}, scores or {"A": None, "B": None}, 0.05)
     return {g.name if g.name != "recall" else g.reason.split()[3][:-1]: g for g in found}
 
 

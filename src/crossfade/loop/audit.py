@@ -4,7 +4,7 @@ An event is one line of JSON with `ts_utc` and `event`. A `look` is a whole eval
 counts from which its p-values can be computed again. A `move` is written before an alias moves, and `moved` (or
 `refused`) after it: a run that was killed shows what it had begun, and the next one writes how that ended (`finished`,
 `not moved`, and `tagged` for each version whose tags it set). `seen` and `moved by somebody else` are moves that no run
-of ours made.
+of ours made. `split` tells that B's share of the users was changed by the ramp.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from crossfade.requestlog import utc_now
 
 Event = Mapping[str, Any]
 
-LOOK = "look"
+LOOK, SPLIT = "look", "split"
 BEGUN, REFUSED, NOT_MOVED, TAGGED = "move", "refused", "not moved", "tagged"
 MOVED, FINISHED, SEEN, BY_OTHERS = "moved", "finished", "seen", "moved by somebody else"
 _ARRIVED = (MOVED, FINISHED, SEEN, BY_OTHERS)
@@ -216,6 +216,8 @@ def headline(event: Event) -> Headline:
     if "alias" in event:
         action = f"{event['action']}: " if event.get("action") else ""
         decision = f"{action}{event['alias']} {event.get('from') or 'none'} -> {event.get('to') or 'none'}"
+    elif event["event"] == SPLIT:
+        decision = f"B {event['from']:.0%} -> {event['to']:.0%}"
     reasons = event.get("reasons") or [event.get("reason", "")]
     when = str(event["ts_utc"])[:19].replace("T", " ")
     experiment, run_id = str(event.get("experiment_id") or ""), str(event.get("run_id") or "")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from crossfade.stats.proportions import Share
 
-Texts = Sequence[str] | npt.NDArray[np.object_]
+Texts = Union[Sequence[str], npt.NDArray[np.object_], "pd.Series[Any]"]
 
 
 @dataclass(frozen=True)
@@ -48,21 +48,25 @@ class Scores:
         """
         if not len(truth):
             return None
-        codes, names = pd.factorize(
-            np.concatenate([np.asarray(truth, object), np.asarray(predicted, object)]), sort=True
-        )
+        codes, names = pd.factorize(pd.concat([pd.Series(truth), pd.Series(predicted)]), sort=True)
         is_true, is_said = np.split(codes, 2)
-        rows = np.bincount(is_true, minlength=len(names))
+        of_row, pairs = pd.factorize(is_true * len(names) + is_said)  # few pairs, however many rows
+        times = np.bincount(of_row)
+        true, said = np.divmod(pairs, len(names))
+        rows, right = (
+            np.bincount(true[which], times[which], len(names)).astype(np.int64) for which in (slice(None), true == said)
+        )
         classes = np.flatnonzero(rows)
-        precision, recall, f1, _ = precision_recall_fscore_support(is_true, is_said, labels=classes, zero_division=0)
-        right = np.bincount(is_true[is_true == is_said], minlength=len(names))
-        wrongly_said = np.bincount(is_said, minlength=len(names)) - right
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            true, said, labels=classes, sample_weight=times, zero_division=0
+        )
+        wrongly_said = np.bincount(said, times, len(names)) - right
         others = len(is_true) - rows
         youden_j = right / np.maximum(rows, 1) - wrongly_said / np.maximum(others, 1)
         labels = [str(name) for name in names[classes]]
         return cls(
             rows=len(is_true),
-            accuracy=float((is_true == is_said).mean()),
+            accuracy=int(right.sum()) / len(is_true),
             precision_macro=float(precision.mean()),
             recall_macro=float(recall.mean()),
             f1_macro=float(f1.mean()),

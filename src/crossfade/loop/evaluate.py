@@ -12,7 +12,7 @@ from crossfade.loop.champion import Scores
 from crossfade.loop.gates import Gate, GateName, ask_gates
 from crossfade.loop.guardrails import Guardrail, look
 from crossfade.loop.quality import share_of_answers
-from crossfade.requestlog import LogContents, units
+from crossfade.requestlog import LogContents, units, where
 from crossfade.stats.arms import Stratum
 from crossfade.stats.proportions import (
     Allocation,
@@ -26,6 +26,7 @@ from crossfade.stats.proportions import (
 
 if TYPE_CHECKING:
     from crossfade.loop.pairing import Pairs
+    from crossfade.settings import Settings
 
 Verdict = Literal["promote", "keep", "reject", "invalid"]
 
@@ -52,6 +53,25 @@ class EvaluationRule:
     """Only the first labelled row of each user counts."""
     max_recall_drop: float = 0.05
     """Recall that a class may lose, unless A had it by over-answering."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> EvaluationRule:
+        """Take the rule from the settings."""
+        return cls(
+            test=settings.ab_test,
+            alpha=settings.ab_alpha,
+            min_labeled=settings.ab_min_labeled,
+            min_delta_accuracy=settings.ab_min_delta_acc,
+            max_days=settings.ab_max_days,
+            max_labeled=settings.ab_max_labeled,
+            promise_alpha=settings.drift_alpha,
+            one_per_user=settings.ab_one_per_user,
+            max_recall_drop=settings.gate_max_recall_drop,
+        )
+
+    def spent(self, days: float, fewest: int) -> bool:
+        """Tell whether an experiment without a verdict is given up, after so many days and labelled rows per arm."""
+        return fewest >= self.max_labeled or (days >= self.max_days and fewest >= self.min_labeled)
 
 
 @dataclass(frozen=True)
@@ -85,6 +105,8 @@ class Arm:
     correct: int
     accuracy_interval: tuple[float, float] | None
     """Wilson, 95 %; None without labels."""
+    accuracy_variance: float | None
+    """Clustered by user; None without labels."""
     scores: Scores | None
     """None without labels."""
 
@@ -111,6 +133,8 @@ class Evaluation:
     """None without users."""
     users_in_both: int
     """Users that both arms answered under one split: should be 0."""
+    pairs: Pairs | None
+    """How both versions answer the labelled rows; None where one cannot be loaded."""
     set_aside: int
     """Lines of the log that could not be read."""
 
@@ -143,6 +167,7 @@ class Evaluation:
             "arms": {variant: asdict(arm) for variant, arm in self.arms.items()},
             "sample_ratio": self.sample_ratio and {**asdict(self.sample_ratio), "mismatch": self.sample_ratio.mismatch},
             "users_in_both": self.users_in_both,
+            "pairs": self.pairs and asdict(self.pairs),
             "log_lines_set_aside": self.set_aside,
         }
 
@@ -171,16 +196,19 @@ def evaluate(
     """
     if experiment is None:
         reason = "no experiment is open: staging is unset, or the same version as prod"
-        return Evaluation("keep", (reason,), None, rule, {}, None, (), {}, (), None, 0, contents.set_aside)
+        return Evaluation("keep", (reason,), None, rule, {}, None, (), {}, (), None, 0, None, contents.set_aside)
     contents = contents.of_experiment(experiment.id)
-    rows = contents.rows.assign(unit=units(contents.rows))
-    labeled = LogContents(rows, 0).labeled()
+    rows = contents.rows[["variant", "ab_split_b", "status", "latency_ms", "label", "prediction"]].assign(
+        unit=units(contents.rows),
+        correct=contents.rows["label"] == contents.rows["prediction"],
+        known=contents.known(),
+    )
     if rule.one_per_user:
-        labeled = labeled.drop_duplicates("unit")
-    arms = {
-        variant: _arm(rows[rows["variant"] == variant], labeled[labeled["variant"] == variant], version)
-        for variant, version in (("A", experiment.version_a), ("B", experiment.version_b))
-    }
+        rows.loc[rows["known"], "known"] = ~rows.loc[rows["known"], "unit"].duplicated()
+    labeled = where(rows, rows["known"])
+    of_arm = {variant: rows[rows["variant"] == variant] for variant in "AB"}
+    versions = {"A": experiment.version_a, "B": experiment.version_b}
+    arms = {variant: _arm(of_arm[variant], version) for variant, version in versions.items()}
     allocations, both = _allocations(rows)
     found = Evaluation(
         "keep",
@@ -191,22 +219,24 @@ def evaluate(
         *ask_gates(
             labeled["ab_split_b"].to_numpy(),
             (labeled["variant"] == "B").to_numpy(),
-            (labeled["label"] == labeled["prediction"]).to_numpy(),
-            pd.factorize(labeled["unit"])[0],
+            labeled["correct"].to_numpy(),
+            labeled["unit"].to_numpy(),
             pairs,
             rule.alpha,
         ),
-        tuple(look(rows, labeled, {variant: arm.scores for variant, arm in arms.items()}, rule.max_recall_drop)),
+        tuple(look(of_arm, {variant: arm.scores for variant, arm in arms.items()}, rule.max_recall_drop)),
         sample_ratio(allocations),
         both,
+        pairs,
         contents.set_aside,
     )
-    days = (rows["ts_utc"].max() - rows["ts_utc"].min()) / pd.Timedelta(days=1) if len(rows) else 0.0
+    times = contents.rows["ts_utc"]
+    days = (times.max() - times.min()) / pd.Timedelta(days=1) if len(rows) else 0.0
     verdict, reasons = judge(found)
     fewest = min(arm.labeled for arm in arms.values())
-    if verdict == "keep" and fewest >= rule.min_labeled and promise and _broken(labeled, arms, promise, rule):
+    if verdict == "keep" and fewest >= rule.min_labeled and promise and _broken(of_arm["B"], arms, promise, rule):
         verdict, reasons = "reject", (*reasons, f"B is not ahead, nor what its held-out {promise.value:.3f} promised")
-    elif verdict == "keep" and (fewest >= rule.max_labeled or (days >= rule.max_days and fewest >= rule.min_labeled)):
+    elif verdict == "keep" and (rule.spent(days, fewest) or (days >= rule.max_days and _is_out(rows))):
         spent = f"{days:.1f} days of traffic and {fewest} labelled rows per arm"
         verdict, reasons = "reject", (*reasons, f"inconclusive after {spent}")
     return replace(found, verdict=verdict, reasons=(*reasons, *_remarks(found)))
@@ -257,7 +287,12 @@ def _remarks(found: Evaluation) -> list[str]:
     return said
 
 
-def _broken(labeled: pd.DataFrame, arms: dict[str, Arm], promise: Share, rule: EvaluationRule) -> bool:
+def _is_out(rows: pd.DataFrame) -> bool:
+    """Tell whether B has been taken out of traffic: no more of its labels will come."""
+    return len(rows) > 0 and float(rows["ab_split_b"].iloc[-1]) == 0
+
+
+def _broken(rows: pd.DataFrame, arms: dict[str, Arm], promise: Share, rule: EvaluationRule) -> bool:
     """Tell whether B is behind A, and significantly worse than promised: the world it learnt is gone.
 
     Such an experiment would end without a verdict, and keep the next challenger waiting until then.
@@ -265,13 +300,13 @@ def _broken(labeled: pd.DataFrame, arms: dict[str, Arm], promise: Share, rule: E
     a, b = arms["A"].scores, arms["B"].scores
     if a is None or b is None or b.accuracy > a.accuracy:
         return False
-    mine = labeled[labeled["variant"] == "B"]
-    kept = share_of_answers(mine["unit"], mine["label"] == mine["prediction"])
-    return worse_share(kept, promise) < rule.promise_alpha
+    labeled = where(rows, rows["known"])
+    return worse_share(share_of_answers(labeled["unit"], labeled["correct"]), promise) < rule.promise_alpha
 
 
-def _arm(rows: pd.DataFrame, labeled: pd.DataFrame, version: str) -> Arm:
-    correct = int((labeled["label"] == labeled["prediction"]).sum())
+def _arm(rows: pd.DataFrame, version: str) -> Arm:
+    labeled = where(rows, rows["known"])
+    correct = int(labeled["correct"].sum())
     return Arm(
         version=version,
         rows=len(rows),
@@ -280,7 +315,8 @@ def _arm(rows: pd.DataFrame, labeled: pd.DataFrame, version: str) -> Arm:
         labeled=len(labeled),
         correct=correct,
         accuracy_interval=accuracy_interval(correct, len(labeled)),
-        scores=Scores.of(labeled["label"].to_numpy(), labeled["prediction"].to_numpy()),
+        accuracy_variance=share_of_answers(labeled["unit"], labeled["correct"]).variance if len(labeled) else None,
+        scores=Scores.of(labeled["label"], labeled["prediction"]),
     )
 
 
@@ -290,9 +326,7 @@ def _allocations(rows: pd.DataFrame) -> tuple[list[Allocation], int]:
     A user counts once, under the first split they met: their bucket stays, so what later splits make of them is no
     new evidence of how the split works.
     """
-    seen = pd.DataFrame(
-        {"split": rows["ab_split_b"], "is_b": rows["variant"] == "B", "unit": pd.factorize(rows["unit"])[0]}
-    )
+    seen = pd.DataFrame({"split": rows["ab_split_b"], "is_b": rows["variant"] == "B", "unit": rows["unit"]})
     met = seen.drop_duplicates()
     both = int(met.duplicated(["split", "unit"]).sum())
     first = met.drop_duplicates("unit")

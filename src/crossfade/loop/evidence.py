@@ -14,6 +14,7 @@ from crossfade.loop.driftpage import write_drift_page
 from crossfade.loop.evaluate import Evaluation
 from crossfade.loop.installation import Installation
 from crossfade.loop.policy import Recommendation
+from crossfade.loop.quality import QualityReport
 from crossfade.loop.reports import (
     RUNS_COLUMNS,
     TRAIN_SUMMARY_COLUMNS,
@@ -33,7 +34,14 @@ _NOT_IN_METRIC_NAMES = re.compile(r"[^\w. -]")  # MLflow refuses them, or takes 
 _LONGEST_METRIC_NAME = 200
 
 
-def record_drift(here: Installation, check: TrafficCheck, decision: Recommendation, run_id: str, trigger: str) -> None:
+def record_drift(
+    here: Installation,
+    check: TrafficCheck,
+    decision: Recommendation,
+    watched: QualityReport | None,
+    run_id: str,
+    trigger: str,
+) -> None:
     """Write the drift and policy files, and log them to the open run."""
     settings, report, now = here.settings, check.report, here.clock()
     paths = ReportPaths.of(settings)
@@ -61,6 +69,7 @@ def record_drift(here: Installation, check: TrafficCheck, decision: Recommendati
         **decision.to_dict(),
         "drift_verdict": report.verdict,
         "quality": check.quality.to_dict(),
+        "since_promotion": watched and watched.to_dict(),
         "rejected_challengers": check.attempts.rejected,
         "new_labeled_rows": check.new_labeled,
         "hours_since_training": check.trained_hours_ago,
@@ -121,6 +130,14 @@ def record_training(settings: Settings, outcome: dict[str, Any], trigger: str) -
     append_line(paths.train_summary, TRAIN_SUMMARY_COLUMNS, line)
     result = "passed" if outcome["passed"] else "rejected"
     _record_run(paths, "retrain", outcome["run_id"], trigger, result, outcome["reasons"])
+
+
+def record_plan(settings: Settings, needed: dict[str, Any]) -> None:
+    """Write what a new experiment needs, and log it to the run that trained its challenger."""
+    paths = ReportPaths.of(settings)
+    write_json(paths.plan, needed)
+    mlflow.log_dict(needed, "ab_plan.json", run_id=needed["run_id"])
+    write_manifest(paths)
 
 
 def log_evaluation(evaluation: Evaluation, report: dict[str, Any]) -> None:

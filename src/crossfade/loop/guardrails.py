@@ -11,6 +11,7 @@ import pandas as pd
 
 from crossfade.loop.champion import Scores
 from crossfade.loop.quality import share_of_answers
+from crossfade.requestlog import where
 from crossfade.stats.proportions import worse_share
 
 _ALPHA = 0.001
@@ -34,26 +35,21 @@ class Guardrail:
     reason: str
 
 
-def look(
-    rows: pd.DataFrame, labeled: pd.DataFrame, scores: Mapping[str, Scores | None], margin: float
-) -> list[Guardrail]:
+def look(arms: Mapping[str, pd.DataFrame], scores: Mapping[str, Scores | None], margin: float) -> list[Guardrail]:
     """Check every guardrail.
 
     Parameters
     ----------
-    rows : DataFrame
-        All rows of the experiment: `variant`, `unit`, `status`, `latency_ms`.
-    labeled : DataFrame
-        Its labelled rows, with their index in `rows`.
+    arms : mapping of variant to DataFrame
+        All rows of both arms: `unit`, `status`, `latency_ms`, and whether the label is `known`.
     scores : mapping of variant to Scores or None
         On the labelled rows.
     margin : float
         Recall that a class may lose before its Youden's J is looked at.
     """
-    arms = {variant: rows[rows["variant"] == variant] for variant in "AB"}
     if not all(map(len, arms.values())):
         return []
-    return [_errors(arms), _labels(arms, labeled), _latency(arms), *_recall(scores, margin)]
+    return [_errors(arms), _labels(arms), _latency(arms), *_recall(scores, margin)]
 
 
 def _errors(arms: Mapping[str, pd.DataFrame]) -> Guardrail:
@@ -62,11 +58,11 @@ def _errors(arms: Mapping[str, pd.DataFrame]) -> Guardrail:
     return Guardrail("errors", worse_share(b, a) < _ALPHA, True, said)
 
 
-def _labels(arms: Mapping[str, pd.DataFrame], labeled: pd.DataFrame) -> Guardrail:
+def _labels(arms: Mapping[str, pd.DataFrame]) -> Guardrail:
     shares = []
     for arm in (arms["A"], arms["B"]):
-        answered = arm[arm["status"] == 200]
-        shares.append(share_of_answers(answered["unit"], answered.index.isin(labeled.index)) if len(answered) else None)
+        answered = where(arm, arm["status"] == 200)
+        shares.append(share_of_answers(answered["unit"], answered["known"]) if len(answered) else None)
     a, b = shares
     if a is None or b is None:
         return Guardrail("labels", False, False, "an arm has no answer")

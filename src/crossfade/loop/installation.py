@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from crossfade.featurestore import FeatureStore
 from crossfade.loop.audit import Audit
 from crossfade.loop.promote import Aliases
+from crossfade.loop.router import HttpRouter, Router
 from crossfade.registry import Registry
 from crossfade.requestlog import CsvRequestLog, RequestLog, utc_now
 from crossfade.settings import Settings
@@ -25,6 +26,8 @@ class Installation:
     """Draw Evidently's page at each check, and plots of each model; a replay makes dozens that nobody would look at."""
     clock: Callable[[], str] = utc_now
     """Says what time it is, as the request log does."""
+    router: Router | None = None
+    """None: nobody splits traffic, so there is no ramp."""
 
     @classmethod
     def of(cls, settings: Settings) -> Installation:
@@ -34,6 +37,7 @@ class Installation:
             Registry(settings.mlflow_tracking_uri, settings.reg_model_name),
             CsvRequestLog(settings.request_log, settings.labels_log),
             FeatureStore(settings.feature_store),
+            router=HttpRouter(settings),
         )
 
     @property

@@ -209,7 +209,7 @@ def _count(rows: pd.DataFrame, answers: pd.Series[Any]) -> Pairs:
     in_a = both["variant"] == "A"
     a, b = logged.where(in_a, offline), offline.where(in_a, logged)
     only_a, only_b = (a & ~b).to_numpy(), (b & ~a).to_numpy()
-    effect = design_effect(only_b.astype(np.int64) - only_a, pd.factorize(units(both))[0])
+    effect = design_effect(only_b.astype(np.int64) - only_a, units(both).to_numpy())
     return Pairs(len(both), int(only_a.sum()), int(only_b.sum()), effect, len(rows) - len(both))
 
 

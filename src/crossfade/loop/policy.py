@@ -39,6 +39,10 @@ class Situation:
     """Since the newest version was trained; None when that is not known."""
     is_first: bool = False
     """The newest version is the first one, which no challenger has followed yet."""
+    watched: str = ""
+    """What the watch over the last promotion found wrong; empty when all is well."""
+    rolled_back: bool = False
+    """Production was put back just now, because of it."""
     force: bool = False
     """The caller asked for a retraining whatever else is found."""
 
@@ -79,13 +83,17 @@ class Recommendation:
 def recommend(situation: Situation, rule: PolicyRule) -> Recommendation:
     """Decide on a retraining: every reason that speaks is told, the deciding one last."""
     drift, quality = situation.drift, situation.quality
-    seen = tuple(said for said in (drift.reason, quality.reason) if said)
+    seen = tuple(said for said in (situation.watched, drift.reason, quality.reason) if said)
     if situation.prod_version is None:
         return Recommendation("retrain", ("no version is in production yet: train the first one",))
     if situation.force:
         return Recommendation("retrain", (*seen, "force_retrain was asked for"))
     if drift.verdict == "schema_broken":
         return Recommendation("block", (*seen, "a retraining would learn the bug; force_retrain overrides this"))
+    if situation.rolled_back:
+        return Recommendation(
+            "monitor", (*seen, f"version {situation.prod_version} is back only now: let it answer first")
+        )
     if situation.experiment_open:
         running = f"version {situation.staging_version} is being tested against {situation.prod_version}"
         return Recommendation("monitor", (*seen, f"{running}: one challenger at a time"))

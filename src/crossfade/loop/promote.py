@@ -18,7 +18,7 @@ from crossfade.loop.moves import DECIDED_BY, EVIDENCE_RUN, EXPERIMENT, Aliases, 
 from crossfade.loop.recovery import Swap, catch_up, notice
 from crossfade.registry import STATUS, Registry, Version
 
-__all__ = ["Aliases", "apply", "bootstrap", "explain", "finish", "number_at", "roll_back", "stage"]
+__all__ = ["Aliases", "Swap", "apply", "bootstrap", "explain", "finish", "number_at", "roll_back", "stage"]
 
 
 def stage(

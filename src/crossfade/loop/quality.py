@@ -27,7 +27,7 @@ class QualityReport:
     accuracy: float | None = None
     """On them; None without rows."""
     baseline: float | None = None
-    """Accuracy on the rows held out at training; None when the version does not tell."""
+    """The accuracy that was promised; None when the version does not tell."""
     p_value: float | None = None
     """One-sided; chance of so low an accuracy when nothing got worse."""
 
@@ -43,7 +43,13 @@ def share_of_answers(unit: pd.Series[Any], correct: Any) -> Share:
     return share_of_clusters(rows, np.bincount(codes, weights=np.asarray(correct, dtype=np.float64)).astype(np.int64))
 
 
-def check_quality(answers: pd.DataFrame, baseline: Share | None, min_rows: int, alpha: float) -> QualityReport:
+def check_quality(
+    answers: pd.DataFrame,
+    baseline: Share | None,
+    min_rows: int,
+    alpha: float,
+    origin: str = "held out at training",
+) -> QualityReport:
     """Compare the accuracy of recent answers with the baseline.
 
     Parameters
@@ -51,11 +57,13 @@ def check_quality(answers: pd.DataFrame, baseline: Share | None, min_rows: int, 
     answers : DataFrame
         Labelled rows that prod's version answered, the newest: `unit` (who asked) and `correct`.
     baseline : Share or None
-        Right answers on the rows held out at training.
+        Right answers that were promised, such as those on the rows held out at training.
     min_rows : int
         Fewer rows are no verdict.
     alpha : float
         p-value below which the fall is more than chance.
+    origin : str
+        Where the baseline comes from, for the reason.
     """
     if baseline is None:
         return QualityReport("insufficient_data", "prod's version does not tell how good it was", len(answers))
@@ -65,8 +73,8 @@ def check_quality(answers: pd.DataFrame, baseline: Share | None, min_rows: int, 
     recent = share_of_answers(answers["unit"], answers["correct"])
     p_value = worse_share(recent, baseline)
     reason = (
-        f"accuracy {recent.value:.3f} on the newest {len(answers)} labels against {baseline.value:.3f} held out at "
-        f"training (p = {p_value:.2g})"
+        f"accuracy {recent.value:.3f} on the newest {len(answers)} labels against {baseline.value:.3f} {origin} "
+        f"(p = {p_value:.2g})"
     )
     verdict: Literal["worse", "as_good"] = "worse" if p_value < alpha else "as_good"
     return QualityReport(verdict, reason, len(answers), recent.value, baseline.value, p_value)

@@ -61,6 +61,11 @@ class ReportPaths:
         return self.root / "tracking" / "runs.csv"
 
     @property
+    def plan(self) -> Path:
+        """What the newest experiment needs."""
+        return self.evaluation.with_name("ab_plan.json")
+
+    @property
     def manifest(self) -> Path:
         """Digest of every report."""
         return self.root / "manifest.json"

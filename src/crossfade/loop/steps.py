@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import asdict
 from typing import Any
 
 import mlflow
 
 from crossfade.loop import promote
-from crossfade.loop.audit import LOOK
+from crossfade.loop.audit import LOOK, SPLIT
 from crossfade.loop.automl import PyCaretTrainer
 from crossfade.loop.check import look_at_traffic
 from crossfade.loop.evaluate import EvaluationRule, Experiment
 from crossfade.loop.evaluate import evaluate as evaluate_experiment
-from crossfade.loop.evidence import log_evaluation, record_drift, record_evaluation, record_training
+from crossfade.loop.evidence import log_evaluation, record_drift, record_evaluation, record_plan, record_training
 from crossfade.loop.holdout import SharingRule, share_out
 from crossfade.loop.incumbent import champion_of, known_rows
 from crossfade.loop.installation import Installation
 from crossfade.loop.live import LiveSource, read_labeled
 from crossfade.loop.pairing import score_pairs
 from crossfade.loop.policy import PolicyRule, Situation, recommend
+from crossfade.loop.quality import QualityReport
+from crossfade.loop.ramp import Step, next_step
 from crossfade.loop.reports import ReportPaths
 from crossfade.loop.retrain import log_training, train_challenger
 from crossfade.loop.tracking import find_run, log_json, read_json, read_metrics, share_of, start_run
+from crossfade.loop.watch import watch
+from crossfade.planning.observe import OBSERVED_COLUMNS, observe
+from crossfade.planning.power import plan
 from crossfade.registry import DIGEST, FEATURES, STATUS, TRAINED_AT
 
 _log = logging.getLogger(__name__)
@@ -58,10 +64,12 @@ def check_drift(
     Returns
     -------
     dict
-        `verdict`, `decision`, `reasons`, `run_id`, `rows`, `drifted`, and the source that a retraining has to read.
+        `verdict`, `decision`, `reasons`, `run_id`, `rows`, `drifted`, the source that a retraining has to read, and
+        `rolled_back` (the version taken out of production and the one put back; None as a rule).
     """
     settings, registry = here.settings, here.registry
     promote.finish(registry, here.aliases, here.audit)
+    watched, rolled_back = _watch_promotion(here)
     prod, staging = registry.at(settings.prod_alias), registry.at(settings.staging_alias)
     check = look_at_traffic(here, prod, current_source)
     situation = Situation(
@@ -73,6 +81,8 @@ def check_drift(
         new_labeled=check.new_labeled,
         trained_hours_ago=check.trained_hours_ago,
         is_first=len(check.versions) == 1,
+        watched=_said(watched, rolled_back),
+        rolled_back=rolled_back is not None,
         force=force_retrain,
     )
     rule = PolicyRule(
@@ -83,7 +93,7 @@ def check_drift(
     )
     decision = recommend(situation, rule)
     with start_run(settings.mlflow_experiment, settings.reg_model_name, "drift", trigger) as run:
-        record_drift(here, check, decision, run.info.run_id, trigger)
+        record_drift(here, check, decision, watched, run.info.run_id, trigger)
     _log.info(
         "drift: %s (%s). Quality: %s (%s). Decision: %s, because %s",
         check.report.verdict,
@@ -105,8 +115,26 @@ def check_drift(
             "prod_version": situation.prod_version,
             "current_source": current_source,
             "drift_strength": settings.drift_strength,
+            "rolled_back": rolled_back,
         }
     )
+
+
+def _watch_promotion(here: Installation) -> tuple[QualityReport | None, promote.Swap | None]:
+    """Look at what was promoted last, and put `previous` back when it is worse and AB_AUTO_ROLLBACK says so."""
+    found = watch(here)
+    if found is None or found.verdict != "worse" or not here.settings.ab_auto_rollback:
+        return found, None
+    return found, promote.roll_back(here.registry, here.aliases, here.audit, f"AB_AUTO_ROLLBACK: {found.reason}")
+
+
+def _said(watched: QualityReport | None, rolled_back: promote.Swap | None) -> str:
+    """Say what the watch found wrong, and what was, or can be, done; nothing when all is well."""
+    if watched is None or watched.verdict != "worse":
+        return ""
+    if rolled_back is None:
+        return f"{watched.reason}: `crossfade rollback` puts it back"
+    return f"{watched.reason}: version {rolled_back[0]} was rolled back to {rolled_back[1]}"
 
 
 def retrain(here: Installation, current_source: str = "requests", trigger: str = BY_HAND) -> dict[str, Any]:
@@ -212,14 +240,46 @@ def register_staging(here: Installation, trained: dict[str, Any]) -> dict[str, A
         )
         registry.tag(version.number, {"crossfade.decided_by": f"nobody: prod moved to {prod} during the training"})
         return {"version": version.number, "status": "candidate", "bootstrapped": False}
+    if prod is not None:
+        _begin_ramp(here, version.number)
     experiment = promote.stage(registry, aliases, version.number, here.audit, trained["run_id"])
     if prod is None:
         promote.bootstrap(registry, aliases, version, here.audit)
+    if experiment is not None:
+        _plan(here, trained["run_id"])
     status = "staging" if experiment is not None else "prod"
     _log.info(
         "version %s is %s", version.number, "in production, the first one" if status == "prod" else "the challenger"
     )
     return {"version": version.number, "status": status, "bootstrapped": prod is None}
+
+
+def _begin_ramp(here: Installation, challenger: str) -> None:
+    """Give B the ramp's first share, before the challenger meets anybody."""
+    ramp = here.settings.ab_ramp_shares
+    if ramp and here.router and promote.number_at(here.registry, here.aliases.staging) != challenger:
+        before = here.router.split_b()
+        _change_split(here, Step(before, ramp[0], f"version {challenger} is the new challenger"), {})
+
+
+def _change_split(here: Installation, step: Step, told: dict[str, Any]) -> None:
+    assert here.router is not None, "only who splits traffic has a share to change"
+    here.router.change_split_b(step.to)
+    here.audit.append(
+        {"event": SPLIT, "model": here.registry.name, "from": step.origin, "to": step.to, "reason": step.reason, **told}
+    )
+    _log.info("B's share: %s -> %s, because %s", step.origin, step.to, step.reason)
+
+
+def _plan(here: Installation, run_id: str) -> None:
+    """Say what the new experiment needs, on the traffic of now."""
+    settings = here.settings
+    contents = here.log.read(OBSERVED_COLUMNS, model=settings.reg_model_name)
+    split = here.router.split_b() if here.router and settings.ab_ramp else settings.ab_split_b
+    needed = plan(observe(contents, split), EvaluationRule.of(settings))
+    record_plan(settings, {"ts_utc": here.clock(), "run_id": run_id, **needed.to_dict()})
+    for line in needed.lines():
+        _log.info("%s", line)
 
 
 def evaluate_and_promote(here: Installation, trigger: str = BY_HAND) -> dict[str, Any]:
@@ -236,28 +296,29 @@ def evaluate_and_promote(here: Installation, trigger: str = BY_HAND) -> dict[str
     experiment = Experiment.between(settings.reg_model_name, prod, staging.number if staging else None)
     if experiment is None and (done := _finished_promotion(here, trigger)):
         return done
-    rule = EvaluationRule(
-        settings.ab_test,
-        settings.ab_alpha,
-        settings.ab_min_labeled,
-        settings.ab_min_delta_acc,
-        settings.ab_max_days,
-        settings.ab_max_labeled,
-        settings.drift_alpha,
-        settings.ab_one_per_user,
-        settings.gate_max_recall_drop,
-    )
     promise = share_of(read_metrics(staging.run_id), "holdout") if staging else None
     contents = here.log.read(EVALUATED_COLUMNS, experiment_id=experiment.id if experiment else "")
     pairs = score_pairs(here, experiment, settings.ab_one_per_user) if experiment else None
-    evaluation = evaluate_experiment(contents, experiment, rule, promise, pairs)
+    evaluation = evaluate_experiment(contents, experiment, EvaluationRule.of(settings), promise, pairs)
+    ramp = settings.ab_ramp_shares
+    step = next_step(ramp, here.router.split_b(), evaluation) if ramp and here.router and experiment else None
     with start_run(settings.mlflow_experiment, settings.reg_model_name, "evaluation", trigger) as run:
-        report = _plain({"ts_utc": here.clock(), **evaluation.to_dict(), "run_id": run.info.run_id, "trigger": trigger})
+        report = _plain(
+            {
+                "ts_utc": here.clock(),
+                **evaluation.to_dict(),
+                "split_change": step and asdict(step),
+                "run_id": run.info.run_id,
+                "trigger": trigger,
+            }
+        )
         log_evaluation(evaluation, report)
         record_evaluation(settings, report, trigger)  # before anything moves: a report without a move can be repeated
         here.audit.append({"event": LOOK, **report})
         try:
             promote.apply(registry, aliases, evaluation, run.info.run_id, here.audit)
+            if step is not None:
+                _change_split(here, step, {"experiment_id": report["experiment_id"], "run_id": run.info.run_id})
         finally:
             log_json({"events": here.audit.read().of_run(run.info.run_id)}, "decisions.json")
     _log.info(

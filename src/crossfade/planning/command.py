@@ -30,10 +30,11 @@ _ASSUMED_ROWS, _MOST_ROWS = 400, 2_000
 
 def plan(as_json: Annotated[bool, typer.Option("--json", help="everything, as JSON")] = False) -> None:
     """Say how many labelled requests and days each gate needs to see a difference of 1, 2 and 5 points."""
+    from crossfade.loop.evaluate import EvaluationRule
     from crossfade.planning import power
 
     settings = load_settings()
-    found = power.plan(_situation(settings), _rule(settings))
+    found = power.plan(_situation(settings), EvaluationRule.of(settings))
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2))
         return
@@ -56,11 +57,12 @@ def selftest(
     ab_test: Annotated[str | None, typer.Option(help="gate that decides; default: AB_TEST")] = None,
 ) -> None:
     """Simulate experiments with these settings and this traffic: false promotions, and days to right ones."""
+    from crossfade.loop.evaluate import EvaluationRule
     from crossfade.planning.power import describe
     from crossfade.planning.simulate import GATES
 
     settings = load_settings() if ab_test is None else load_settings(ab_test=ab_test)
-    rule, situation = _rule(settings), _situation(settings)
+    rule, situation = EvaluationRule.of(settings), _situation(settings)
     cases = [_traffic(situation, days, difference) for difference in DIFFERENCES]
     found = _simulate(cases, rule, experiments, seed)
     console.print(f"{describe(situation)}; simulated with {_rows_per_day(situation):,} labelled requests a day.")
@@ -82,21 +84,6 @@ def selftest(
         f"* AB_TEST. [bold]{rule.test}[/] promotes a model that is no better in {share:.1%} of the experiments (95 % "
         f"interval {low:.1%} to {high:.1%}): that should be near {rule.alpha:.0%} or below, and of the gates where it "
         "is, the best is the one that promotes a better model most often, and by the lowest median day."
-    )
-
-
-def _rule(settings: Settings) -> EvaluationRule:
-    """Return the rule that `evaluate` goes by."""
-    from crossfade.loop.evaluate import EvaluationRule
-
-    return EvaluationRule(
-        test=settings.ab_test,
-        alpha=settings.ab_alpha,
-        min_labeled=settings.ab_min_labeled,
-        min_delta_accuracy=settings.ab_min_delta_acc,
-        max_days=settings.ab_max_days,
-        max_labeled=settings.ab_max_labeled,
-        one_per_user=settings.ab_one_per_user,
     )
 
 

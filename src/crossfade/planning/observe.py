@@ -93,7 +93,7 @@ def intra_class_correlation(rows: pd.DataFrame) -> float:
 def _newest_experiment(contents: LogContents) -> pd.DataFrame | None:
     """Return the rows of the newest experiment that has labels enough; None without one."""
     named = contents.rows[contents.rows["experiment_id"] != ""]
-    for name in reversed(list(dict.fromkeys(named["experiment_id"]))):
+    for name in reversed(named["experiment_id"].unique()):
         rows: pd.DataFrame = named[named["experiment_id"] == name]
         if len(LogContents(rows, 0).labeled()) >= _FEWEST:
             return rows

@@ -247,12 +247,12 @@ def judge_daily(rows: Rows, rule: EvaluationRule, looks: Sequence[int] = ()) -> 
         columns = (labeled.split[:n], labeled.is_b[:n], correct[:n], labeled.unit[:n])
         asked = ask_gates(*columns, pairs, rule.alpha)
         arms = {name: _arm(name, correct[:n][mine]) for name, mine in (("A", ~columns[1]), ("B", columns[1]))}
-        found = Evaluation("keep", (), _NOBODY, rule, arms, *asked, (), ratio, 0, 0)
+        found = Evaluation("keep", (), _NOBODY, rule, arms, *asked, (), ratio, 0, pairs, 0)
         for gate in GATES:
             if gate in ended:
                 continue
             verdict, _ = judge(replace(found, rule=replace(rule, test=gate)))
-            if verdict == "keep" and _given_up(rule, day, min(arm.labeled for arm in arms.values())):
+            if verdict == "keep" and rule.spent(day, min(arm.labeled for arm in arms.values())):
                 verdict = "reject"
             newest[gate] = Ending(verdict, day, n)
             if verdict in ("promote", "reject"):  # `invalid` is looked at again the next day
@@ -260,11 +260,6 @@ def judge_daily(rows: Rows, rule: EvaluationRule, looks: Sequence[int] = ()) -> 
         if len(ended) == len(GATES):
             break
     return newest
-
-
-def _given_up(rule: EvaluationRule, days: float, fewest: int) -> bool:
-    """Tell whether an experiment without a verdict ends now: the two limits at the end of `evaluate`."""
-    return fewest >= rule.max_labeled or (days >= rule.max_days and fewest >= rule.min_labeled)
 
 
 class _Users:
@@ -286,7 +281,7 @@ class _Users:
 def _arm(name: str, correct: npt.NDArray[np.bool_]) -> Arm:
     """Return an arm with the counts that `judge` looks at."""
     rows = len(correct)
-    return Arm(name, rows, 0, rows, rows, int(correct.sum()), None, None)
+    return Arm(name, rows, 0, rows, rows, int(correct.sum()), None, None, None)
 
 
 @dataclass(frozen=True)

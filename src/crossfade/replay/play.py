@@ -32,7 +32,7 @@ from crossfade.serving.predictor import Predictor
 from crossfade.serving.reload import Reloader
 from crossfade.settings import Settings
 
-Kind = Literal["drift", "quality", "retrain", "rejection", "promotion"]
+Kind = Literal["drift", "quality", "retrain", "rejection", "promotion", "rollback"]
 
 _TIME_COLUMN = "crossfade replay row"
 _DAY_ONE = datetime(2000, 1, 1, tzinfo=UTC)
@@ -84,6 +84,24 @@ class _Clock:
         return now.isoformat(timespec="microseconds")
 
 
+class _Router:
+    """The split of the replay, for its own loop to change; the aliases are looked at after each window anyway."""
+
+    def __init__(self, config: SplitConfig) -> None:
+        self._config = config
+
+    def split_b(self) -> float:
+        """Return the share in force."""
+        return self._config.split_b
+
+    def change_split_b(self, share: float) -> None:
+        """Change it."""
+        self._config.split_b = share
+
+    def reload(self) -> None:
+        """Do nothing."""
+
+
 class Stage:
     """An installation of its own for one replay, with the first model in production.
 
@@ -103,6 +121,7 @@ class Stage:
         registry = Registry(self._settings.mlflow_tracking_uri, self._settings.reg_model_name)
         mlflow.create_experiment(self._settings.mlflow_experiment, f"file://{folder}/artifacts")
         log = MemoryRequestLog()
+        config = SplitConfig(self._settings.router_config, settings.ab_split_b)
         self._clock = _Clock()
         self._here = Installation(
             self._settings,
@@ -111,11 +130,11 @@ class Stage:
             FeatureStore(self._settings.feature_store),
             pictures=False,
             clock=self._clock.end,
+            router=_Router(config),
         )
         self._reloader = Reloader(
             registry, settings.prod_alias, settings.staging_alias, folder / ".reload", poll_seconds=3600
         )
-        config = SplitConfig(self._settings.router_config, settings.ab_split_b)
         self._predictor = Predictor(self._reloader, config, log, settings.router_max_batch_rows, self._clock)
         steps.register_staging(self._here, steps.retrain(self._here, trigger="the first model"))
         self._reloader.refresh()
@@ -166,6 +185,9 @@ class Stage:
         trigger, events, spent = f"window {window}", [], 0.0
         checked = steps.check_drift(self._here, trigger=trigger)
         because = "; ".join(checked["reasons"])
+        if checked["rolled_back"]:
+            out, back = checked["rolled_back"]
+            events.append(Event(window, "rollback", f"version {out} to {back}: {because}"))
         if checked["verdict"] == "drift":
             events.append(Event(window, "drift", because))
         if checked["quality"] == "worse":

@@ -21,6 +21,7 @@ _EVENTS = {
     "retrain": ("retrain", "#0072B2", "o"),
     "rejection": ("rejection", "#000000", "x"),
     "promotion": ("promotion", "#009E73", "^"),
+    "rollback": ("rollback", "#56B4E9", "v"),
 }
 
 
@@ -96,12 +97,12 @@ def _sweep(summaries: list[Summary]) -> str:
             _varied(each),
             f"{each.crossfade.accuracy:.4f}",
             f"{each.crossfade.f1_macro:.4f}",
-            *(str(each.counts[kind]) for kind in ("retrain", "rejection", "promotion")),
+            *(str(each.counts[kind]) for kind in ("retrain", "rejection", "promotion", "rollback")),
         )
         for each in sorted(summaries, key=lambda each: -each.crossfade.accuracy)
     ]
-    header = ("settings", "accuracy", "macro F1", "retrainings", "rejections", "promotions")
-    return "<h2>Settings compared, best first</h2>" + table(header, rows, numbers=5)
+    header = ("settings", "accuracy", "macro F1", "retrainings", "rejections", "promotions", "rollbacks")
+    return "<h2>Settings compared, best first</h2>" + table(header, rows, numbers=6)
 
 
 def _varied(summary: Summary) -> str:

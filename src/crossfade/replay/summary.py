@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from sklearn.metrics import accuracy_score, f1_score
 
 from crossfade.replay.baselines import Baseline
 from crossfade.replay.history import History
-from crossfade.replay.play import Event, Played
+from crossfade.replay.play import Event, Kind, Played
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Summary:
     ) -> Summary:
         """Score what was played, static and always retrained baselines first."""
         static, always = baselines
-        counts = {kind: played.count(kind) for kind in ("drift", "quality", "retrain", "rejection", "promotion")}
+        counts = {kind: played.count(kind) for kind in get_args(Kind)}
         return cls(
             table,
             history,
@@ -119,6 +119,7 @@ class Summary:
             "retrains": self.counts["retrain"],
             "promotions": self.counts["promotion"],
             "rejections": self.counts["rejection"],
+            "rollbacks": self.counts["rollback"],
             "drift_alarms": self.counts["drift"],
             "quality_alarms": self.counts["quality"],
             "rows": len(history.truth),

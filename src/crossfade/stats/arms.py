@@ -93,7 +93,7 @@ def difference(
     alone = float((weight[:, None] ** 2 * smoothed * (1 - smoothed) / (filled + 4)).sum())
     per_row = (weight[:, None] * np.array([-1.0, 1.0]) / filled).reshape(-1)[cell] * (correct - share.reshape(-1)[cell])
     of_unit = np.bincount(unit, weights=per_row)
-    units = len(np.unique(unit[weight[stratum] > 0]))
+    units = np.count_nonzero(np.bincount(unit[weight[stratum] > 0]))
     clustered = float((of_unit**2).sum()) * units / max(units - 1, 1)
     value = float((weight * (share[:, 1] - share[:, 0])).sum())
     return Difference(value, max(clustered, alone), int(rows[weight > 0].sum()))
