@@ -179,7 +179,7 @@ class Settings(BaseSettings):
     ab_min_delta_acc: Annotated[Share, Field(description="accuracy that B must be ahead by at least")] = 0.0
     ab_max_days: Annotated[
         float, Field(gt=0, description="days of traffic after which an experiment without a verdict is given up")
-    ] = 14
+    ] = 7
     ab_max_labeled: Annotated[
         Count, Field(description="labelled rows of each arm after which an experiment without a verdict is given up")
     ] = 50_000

@@ -98,14 +98,16 @@ def _play(
 ) -> list[Summary]:
     """Play every combination beside its baselines; those are played again only where the first model is another."""
     from crossfade.data import load_dataset
-    from crossfade.replay.baselines import Baseline, RetrainAlways, static
     from crossfade.replay.history import History
-    from crossfade.replay.play import play
-    from crossfade.replay.summary import Summary
 
     started = time.monotonic()
     given = load_settings(**base)
-    history = History.cut(load_dataset(given), *cut)
+    history = History.cut(load_dataset(given), *cut)  # before seconds of imports: a bad table is told at once
+
+    from crossfade.replay.baselines import Baseline, RetrainAlways, static
+    from crossfade.replay.play import play
+    from crossfade.replay.summary import Summary
+
     for name in ("crossfade", "mlflow", "alembic"):  # hundreds of steps: their story is in the report
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")  # libraries' advice on models that are thrown away
