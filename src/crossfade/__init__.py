@@ -42,8 +42,8 @@ loop/window.py (what the log says now), loop/check.py (one look at both), loop/t
 story), loop/holdout.py (which rows learn and which judge), loop/tracking.py (MLflow runs), loop/plots.py,
 loop/reports.py (report files), loop/evidence.py (what every step leaves in both), loop/router.py (the router, as the
 loop calls it), serving/messages.py (bodies),
-serving/config.py (the split in force), serving/context.py and serving/web.py (HTTP), serving/ingest.py, ingestor.py,
-intake.py and labeledrow.py (labelled rows on their way in), stack/ (start, stop and drive the services), cli.py.
+serving/config.py (the split in force), serving/context.py, failures.py and web.py (HTTP; serving/hotpath.py answers
+/predict in front of it), serving/ingest.py, ingestor.py, intake.py and labeledrow.py (labelled rows on their way in), stack/ (start, stop and drive the services), cli.py.
 
 Importing a module does nothing: no folder made, no client, no thread.
 """

@@ -13,7 +13,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -130,8 +130,8 @@ class AppendOnlyCsv:
         self._descriptor: int | None = None
         self._lock = threading.Lock()
 
-    def append(self, rows: Sequence[Mapping[str, str]]) -> None:
-        """Add rows together.
+    def append(self, rows: Sequence[Sequence[object]]) -> None:
+        """Add rows together, each with a value per column; None is empty.
 
         Raises
         ------
@@ -139,7 +139,7 @@ class AppendOnlyCsv:
             The file cannot be written, or not all of it: the rows must be taken as lost.
         """
         text = io.StringIO()
-        csv.DictWriter(text, self._columns, lineterminator="\n").writerows(rows)
+        csv.writer(text, lineterminator="\n").writerows(rows)
         data = text.getvalue().encode()
         try:
             with self._lock:  # another thread may be about to replace the descriptor

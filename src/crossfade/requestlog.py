@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import reduce
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -177,6 +178,7 @@ class RequestLog(ABC):
 
 COLUMNS = tuple(field.name for field in fields(LogRow))
 LABEL_COLUMNS = tuple(field.name for field in fields(LateLabel))
+_ROW, _LABEL = attrgetter(*COLUMNS), attrgetter(*LABEL_COLUMNS)
 _TYPES = {
     "ts_utc": pa.timestamp("ns", "UTC"),
     **dict.fromkeys(("status", "ab_split_b", "probability", "latency_ms"), pa.float64()),
@@ -202,11 +204,11 @@ class CsvRequestLog(RequestLog):
 
     def append(self, rows: Sequence[LogRow]) -> None:
         """Store rows with one write."""
-        self._rows.append([_texts(row) for row in rows])
+        self._rows.append([_ROW(row) for row in rows])
 
     def append_labels(self, labels: Sequence[LateLabel]) -> None:
         """Store late labels with one write."""
-        self._labels.append([_texts(label) for label in labels])
+        self._labels.append([_LABEL(label) for label in labels])
 
     def slices(self) -> Sequence[LogSlice]:
         """Return the parts and the file of the rows; a missing file is empty."""
@@ -250,8 +252,10 @@ class _MemoryRows:
     def slices(self) -> list[_MemorySlice]:
         if self.waiting:
             records, self.waiting = self.waiting, []
-            texts = [_texts(record) for record in records]
-            table = {name: pa.array([text[name] for text in texts], pa.string()) for name in self._columns}
+            table = {
+                name: pa.array([_text(getattr(record, name)) for record in records], pa.string())
+                for name in self._columns
+            }
             self._slices.append(_MemorySlice(pa.table(table)))
         return list(self._slices)
 
@@ -264,9 +268,9 @@ class _MemorySlice:
         return self.table.select(list(wanted)), 0
 
 
-def _texts(record: LogRow | LateLabel) -> dict[str, str]:
-    values = {field.name: getattr(record, field.name) for field in fields(record)}
-    return {name: "" if value is None else str(value) for name, value in values.items()}
+def _text(value: object) -> str:
+    """Write a value as the CSV file does."""
+    return "" if value is None else str(value)
 
 
 def _typed(table: pa.Table, late: pd.Series[Any], set_aside: int) -> LogContents:

@@ -196,6 +196,9 @@ class Settings(BaseSettings):
     ] = False
 
     # Router
+    router_server: Annotated[
+        Literal["gunicorn", "granian"], Field(description="HTTP server that runs the router; `granian` is the faster one")
+    ] = "gunicorn"
     router_workers: Annotated[Count, Field(description="worker processes")] = 2
     router_threads: Annotated[Count, Field(description="threads of each worker")] = 4
     router_poll_seconds: Annotated[

@@ -472,7 +472,7 @@ def test_a_store_that_cannot_be_used_is_503(
 
 @dataclass(frozen=True)
 class Served:
-    """A router under gunicorn, with one worker, over the same model and a store of its own."""
+    """A router under a server, with one worker, over the same model and a store of its own."""
 
     url: str
     store: FeatureStore
@@ -494,11 +494,14 @@ class Served:
             connection.sendall(f"POST {head}\r\nHost: {host}\r\n{kind}\r\n\r\n".replace("|", "\r\n").encode() + body)
 
 
-@pytest.fixture(scope="module")
-def gunicorn(shop: Shop, isolate: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+@pytest.fixture(scope="module", params=["gunicorn", "granian"])
+def server(
+    request: pytest.FixtureRequest, shop: Shop, isolate: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
     """Start it as `crossfade serve` does."""
-    home = tmp_path_factory.mktemp("gunicorn")
-    settings, environment = isolate(home, MLFLOW_TRACKING_URI=shop.settings.mlflow_tracking_uri, ROUTER_WORKERS="1")
+    home = tmp_path_factory.mktemp(request.param)
+    given = {"MLFLOW_TRACKING_URI": shop.settings.mlflow_tracking_uri, "ROUTER_WORKERS": "1"}
+    settings, environment = isolate(home, ROUTER_SERVER=request.param, **given)
     served = Served(f"http://127.0.0.1:{settings.router_port}", FeatureStore(settings.feature_store))
     command = [sys.executable, "-c", "from crossfade.cli import main; main()", "serve"]
     source = str(Path(__file__).resolve().parents[2] / "src")
@@ -524,12 +527,12 @@ def _wait(holds: Callable[[], bool], seconds: float) -> None:
 LINE = json.dumps(_line()).encode() + b"\n"
 
 
-def test_gunicorn_takes_a_chunked_stream(gunicorn: Served) -> None:
+def test_a_server_takes_a_chunked_stream(server: Served) -> None:
     """A body without a length, cut into chunks anywhere, is stored row by row."""
     body = LINE * 500
-    reply = gunicorn.stream("chunked", (body[i : i + 37] for i in range(0, len(body), 37)))
+    reply = server.stream("chunked", (body[i : i + 37] for i in range(0, len(body), 37)))
     assert (reply.status_code, reply.json()["stored"]) == (200, 500)
-    assert set(_stored(gunicorn.store, "chunked")) == set(range(500))
+    assert set(_stored(server.store, "chunked")) == set(range(500))
 
 
 CUT = {
@@ -540,37 +543,37 @@ CUT = {
 
 
 @pytest.mark.parametrize("how", CUT)
-def test_gunicorn_stores_no_torn_line_of_a_client_that_died(gunicorn: Served, how: str) -> None:
+def test_a_server_stores_no_torn_line_of_a_client_that_died(server: Served, how: str) -> None:
     """When the connection breaks the torn line is not stored, and a re-send stores each row once."""
     head, body = CUT[how]
-    gunicorn.send_and_hang_up(f"/ingest/stream?batch_id={how} HTTP/1.1|{head}", body)
-    if how == "length":  # of chunks gunicorn may drop what it holds
-        _wait(lambda: set(_stored(gunicorn.store, how)) == {0, 1, 2}, 20)
-    reply = gunicorn.stream(how, LINE * 5).json()
+    server.send_and_hang_up(f"/ingest/stream?batch_id={how} HTTP/1.1|{head}", body)
+    if how == "length":  # of chunks a server may drop what it holds
+        _wait(lambda: set(_stored(server.store, how)) == {0, 1, 2}, 20)
+    reply = server.stream(how, LINE * 5).json()
     assert (reply["stored"] + reply["duplicates"], reply["rejected"]) == (5, 0)
-    assert set(_stored(gunicorn.store, how)) == set(range(5))
+    assert set(_stored(server.store, how)) == set(range(5))
 
 
-def test_a_worker_killed_in_the_middle_loses_and_doubles_nothing(gunicorn: Served) -> None:
+def test_a_worker_killed_in_the_middle_loses_and_doubles_nothing(server: Served) -> None:
     """After kill -9 in the middle of a stream, the stream sent again stands in the store once, row by row."""
     rows = 6000
     lines = [json.dumps(_line(label=f"row {i}")).encode() + b"\n" for i in range(rows)]
-    worker = requests.get(f"{gunicorn.url}/health", timeout=5).json()["worker"]
+    worker = requests.get(f"{server.url}/health", timeout=5).json()["worker"]
 
     def until_killed() -> Iterator[bytes]:
         yield from lines[: rows // 2]
-        _wait(lambda: len(_stored(gunicorn.store, "killed")) >= 1000, 20)
+        _wait(lambda: len(_stored(server.store, "killed")) >= 1000, 20)
         os.kill(worker, signal.SIGKILL)
         yield from lines[rows // 2 :]
 
     with pytest.raises(requests.RequestException):
-        gunicorn.stream("killed", until_killed())
-    before = len(_stored(gunicorn.store, "killed"))
+        server.stream("killed", until_killed())
+    before = len(_stored(server.store, "killed"))
     assert 1000 <= before < rows
-    _wait(gunicorn.is_ready, 90)
-    reply = gunicorn.stream("killed", b"".join(lines)).json()
+    _wait(server.is_ready, 90)
+    reply = server.stream("killed", b"".join(lines)).json()
     assert (reply["stored"], reply["duplicates"]) == (rows - before, before)
-    stored = _stored(gunicorn.store, "killed")
+    stored = _stored(server.store, "killed")
     assert {place: label for place, (_, label) in stored.items()} == {i: f"row {i}" for i in range(rows)}
-    labeled = gunicorn.store.labeled("IrisClassifier")["request_id"]
+    labeled = server.store.labeled("IrisClassifier")["request_id"]
     assert labeled.is_unique

@@ -11,6 +11,7 @@ from typing import Any, cast
 from flask import Response, current_app, jsonify, request
 from pydantic import SecretStr
 
+from crossfade.errors import CrossfadeError
 from crossfade.requestlog import RequestLog
 from crossfade.serving.config import SplitConfig
 from crossfade.serving.ingestor import Ingestor
@@ -18,6 +19,10 @@ from crossfade.serving.predictor import Predictor
 from crossfade.serving.reload import Reloader
 
 View = Callable[[], Response]
+
+
+class Unauthorized(CrossfadeError):
+    """The token is missing or wrong."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +49,7 @@ def guarded(token_name: str) -> Callable[[View], View]:
     def decorate(view: View) -> View:
         @wraps(view)
         def guarded_view() -> Response:
-            token: SecretStr | None = getattr(router(), token_name)
-            if token is not None:
-                scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
-                right = hmac.compare_digest(sent.strip().encode(), token.get_secret_value().encode())
-                if scheme.lower() != "bearer" or not right:
-                    return refusal(
-                        401, "unauthorized", "send the header `Authorization: Bearer <token>` with the right token"
-                    )
+            check_token(getattr(router(), token_name), request.headers.get("Authorization", ""))
             return view()
 
         return guarded_view
@@ -59,8 +57,18 @@ def guarded(token_name: str) -> Callable[[View], View]:
     return decorate
 
 
-def refusal(status: int, code: str, detail: str, **more: Any) -> Response:
-    """Answer with an error."""
-    response = jsonify({"error": code, "detail": detail, **more})
+def check_token(token: SecretStr | None, header: str) -> None:
+    """Raise Unauthorized unless no token is set, or the Authorization header brings it."""
+    if token is None:
+        return
+    scheme, _, sent = header.partition(" ")
+    right = hmac.compare_digest(sent.strip().encode(), token.get_secret_value().encode())
+    if scheme.lower() != "bearer" or not right:
+        raise Unauthorized("send the header `Authorization: Bearer <token>` with the right token")
+
+
+def reply(status: int, body: dict[str, Any]) -> Response:
+    """Answer with a status and a JSON body."""
+    response = jsonify(body)
     response.status_code = status
     return response

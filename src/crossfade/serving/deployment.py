@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from crossfade.experiment import experiment_id
 from crossfade.registry import LoadedModel
@@ -32,7 +33,7 @@ class Deployment:
     staging: Arm | None
     """None while no experiment runs: staging is unset, unusable, or the same version as prod."""
 
-    @property
+    @cached_property
     def experiment_id(self) -> str | None:
         """Seed of the split, and the experiment's name in the log; None while no experiment runs."""
         if self.staging is None:

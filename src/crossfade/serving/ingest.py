@@ -8,7 +8,7 @@ from dataclasses import asdict
 from flask import Blueprint, Response, current_app, jsonify, request
 from werkzeug.exceptions import UnsupportedMediaType
 
-from crossfade.serving.context import guarded, refusal, router
+from crossfade.serving.context import guarded, reply, router
 from crossfade.serving.messages import BatchBody, parse, read_lines
 
 _NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
@@ -35,7 +35,8 @@ def stream() -> Response:
     batch_id = request.args.get("batch_id", request.headers.get("X-Batch-Id"))
     report = router().ingestor.stream(lines, batch_id)
     if report.rows == report.rejected:
-        return refusal(422, "invalid_input", "every row was refused; `problems` says why", **asdict(report))
+        told = {"error": "invalid_input", "detail": "every row was refused; `problems` says why"}
+        return reply(422, told | asdict(report))
     return jsonify(asdict(report))
 
 

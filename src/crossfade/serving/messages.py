@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 from flask import Request
 from msgspec import UNSET, UnsetType
-from werkzeug.exceptions import BadRequest, ClientDisconnected, UnsupportedMediaType
+from werkzeug.exceptions import ClientDisconnected, UnsupportedMediaType
 
 from crossfade.errors import CrossfadeError, InvalidInput
 
@@ -87,7 +87,7 @@ def parse(request: Request, shape: type[Body]) -> Body:
     ------
     UnsupportedMediaType
         It does not say that it is JSON.
-    BadRequest
+    BrokenJson
         It is no JSON.
     InvalidInput
         It is JSON of another shape; the field is named.
@@ -95,10 +95,7 @@ def parse(request: Request, shape: type[Body]) -> Body:
     if not request.is_json:
         sent = request.content_type or "none"
         raise UnsupportedMediaType(f"the content type is {sent[:100]}; allowed: application/json")
-    try:
-        return decode(request.get_data(), shape)
-    except BrokenJson as error:
-        raise BadRequest(f"the body {error}") from None
+    return decode(request.get_data(), shape)
 
 
 def decode(data: bytes, shape: type[Body]) -> Body:

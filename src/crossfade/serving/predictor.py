@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+
+import msgspec
 
 from crossfade.errors import CrossfadeError, InvalidInput
 from crossfade.model import Label, Prediction
@@ -245,7 +246,7 @@ def _log_rows(
             model=deployment.model_name,
             model_version=arm.version,
             ab_split_b=split_b,
-            features_json=json.dumps(dict(zip(names, row, strict=True))),
+            features_json=msgspec.json.encode(dict(zip(names, row, strict=True))).decode(),
             label=label,
             prediction=label_text(predictions[i].label) if predictions else "",
             probability=predictions[i].probability if predictions else None,

@@ -11,27 +11,16 @@ from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from crossfade import __version__
-from crossfade.errors import BatchConflict, CrossfadeError, InvalidInput, LogUnavailable, NoModel, StoreUnavailable
+from crossfade.errors import CrossfadeError, InvalidInput, NoModel
 from crossfade.requestlog import LateLabel, utc_now
 from crossfade.schema import label_text, plain_text
 from crossfade.serving import ingest
-from crossfade.serving.context import Router, guarded, refusal, router
-from crossfade.serving.ingestor import RowsRefused
-from crossfade.serving.messages import ConfigBody, FeedbackBody, PredictBody, StreamCut, parse
-from crossfade.serving.predictor import PredictionFailed
+from crossfade.serving.context import Router, guarded, reply, router
+from crossfade.serving.failures import UNEXPECTED, describe
+from crossfade.serving.hotpath import HotPath
+from crossfade.serving.messages import ConfigBody, FeedbackBody, PredictBody, parse
 
 _log = logging.getLogger(__name__)
-
-_STATUS: dict[type[CrossfadeError], tuple[int, str]] = {
-    InvalidInput: (422, "invalid_input"),
-    RowsRefused: (422, "invalid_input"),
-    BatchConflict: (409, "batch_conflict"),
-    StreamCut: (400, "stream_cut"),
-    NoModel: (503, "no_model"),
-    LogUnavailable: (503, "log_unavailable"),
-    StoreUnavailable: (503, "store_unavailable"),
-    PredictionFailed: (500, "prediction_failed"),
-}
 
 api = Blueprint("api", __name__)
 
@@ -139,6 +128,7 @@ def version() -> Response:
 def install(app: Flask, parts: Router) -> None:
     """Put the routes and error pages into an app."""
     app.extensions["crossfade"] = parts
+    app.wsgi_app = HotPath(app.wsgi_app, parts, app.config["MAX_CONTENT_LENGTH"])  # type: ignore[method-assign]
     app.register_blueprint(api)
     app.register_blueprint(ingest.api)
     app.register_error_handler(CrossfadeError, _crossfade_error)
@@ -147,12 +137,7 @@ def install(app: Flask, parts: Router) -> None:
 
 
 def _crossfade_error(error: CrossfadeError) -> Response:
-    status, code = _STATUS.get(type(error), (500, "internal"))
-    if isinstance(error, InvalidInput):
-        return refusal(status, code, str(error), field=error.field)
-    if isinstance(error, RowsRefused):
-        return refusal(status, code, str(error), bad_rows=error.bad_rows, problems=error.problems)
-    return refusal(status, code, str(error))
+    return reply(*describe(error))
 
 
 def _http_error(error: HTTPException) -> Response:
@@ -162,7 +147,8 @@ def _http_error(error: HTTPException) -> Response:
         405: f"{request.path[:100]} does not take {request.method}",
         413: f"the body is too large; allowed: {current_app.config['MAX_CONTENT_LENGTH']} bytes",
     }
-    response = refusal(error.code or 500, code, details.get(error.code or 500, error.description or code))
+    status = error.code or 500
+    response = reply(status, {"error": code, "detail": details.get(status, error.description or code)})
     if error.code == 405:
         response.headers["Allow"] = ", ".join(getattr(error, "valid_methods", None) or ())
     return response
@@ -170,4 +156,4 @@ def _http_error(error: HTTPException) -> Response:
 
 def _unexpected_error(_error_seen: Exception) -> Response:
     _log.exception("unexpected error on %s %s", request.method, request.path)
-    return refusal(500, "internal", "the router failed on this request; its log says why")
+    return reply(*UNEXPECTED)
