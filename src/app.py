@@ -6,11 +6,13 @@ gunicorn "app:create_app()"
 from __future__ import annotations
 
 import logging
+from urllib.parse import quote
 
 from flask import Flask
 
 from crossfade.errors import SettingsError
 from crossfade.featurestore import FeatureStore
+from crossfade.modelcache import ModelCache
 from crossfade.registry import Registry
 from crossfade.requestlog import CsvRequestLog, RequestLog
 from crossfade.serving import web
@@ -49,7 +51,10 @@ def create_app(
         settings = settings or load_settings()
     except SettingsError as error:
         raise SystemExit(f"error: {error}") from None  # under gunicorn too: one line, no traceback
-    registry = registry or Registry(settings.mlflow_tracking_uri, settings.reg_model_name)
+    copies = settings.router_config.with_name("models") / f"of-{quote(settings.reg_model_name, safe='')}"
+    registry = registry or Registry(
+        settings.mlflow_tracking_uri, settings.reg_model_name, settings.model_runtime, ModelCache(copies)
+    )
     log = log or CsvRequestLog(settings.request_log, settings.labels_log)
     store = store or FeatureStore(settings.feature_store)
     config = SplitConfig(settings.router_config, settings.ab_split_b)

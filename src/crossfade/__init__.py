@@ -41,9 +41,10 @@ people), loop/reference.py (what drift is measured against), loop/incumbent.py (
 loop/window.py (what the log says now), loop/check.py (one look at both), loop/trend.py and loop/driftpage.py (its
 story), loop/holdout.py (which rows learn and which judge), loop/tracking.py (MLflow runs), loop/plots.py,
 loop/reports.py (report files), loop/evidence.py (what every step leaves in both), loop/router.py (the router, as the
-loop calls it), serving/messages.py (bodies),
-serving/config.py (the split in force), serving/context.py, failures.py and web.py (HTTP; serving/hotpath.py answers
-/predict in front of it), serving/ingest.py, ingestor.py, intake.py and labeledrow.py (labelled rows on their way in), stack/ (start, stop and drive the services), cli.py.
+loop calls it), serving/messages.py (bodies), serving/config.py (the split in force), serving/context.py, failures.py
+and web.py (HTTP; serving/hotpath.py answers /predict in front of it), serving/ingest.py, ingestor.py, intake.py and
+labeledrow.py (labelled rows on their way in), compiled/ (models in the form that answers fastest), modelcache.py
+(copies of them, for when MLflow is down), stack/ (start, stop and drive the services), cli.py.
 
 Importing a module does nothing: no folder made, no client, no thread.
 """

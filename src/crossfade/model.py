@@ -6,12 +6,14 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import pandas as pd
 
 from crossfade.schema import FeatureSchema, Value
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Label = int | str
 
@@ -27,6 +29,10 @@ class Prediction:
 
 class Model(Protocol):
     """What the router and the evaluation need of a model."""
+
+    @property
+    def tier(self) -> str:
+        """How it is evaluated: `plain`, `onnx`, `sklearn` or `pipeline`, as crossfade/compiled/ tells."""
 
     @property
     def schema(self) -> FeatureSchema:
@@ -52,6 +58,7 @@ class SklearnModel:
     schema: FeatureSchema
     classes: tuple[Label, ...]
     """Labels in the order of ``predict_proba``'s columns."""
+    tier: str = "pipeline"
 
     def predict(self, rows: Sequence[Sequence[Value]]) -> list[Prediction]:
         """Answer rows of shape (n, features), in signature order."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import mlflow
 from mlflow import MlflowClient
@@ -28,8 +30,10 @@ from mlflow.protos.databricks_pb2 import (
     ErrorCode,
 )
 
+from crossfade.compiled.model import load_compiled
 from crossfade.errors import AliasMoved, CrossfadeError, ModelUnusable, RegistryUnavailable, without_login
-from crossfade.model import SklearnModel
+from crossfade.model import Model, SklearnModel
+from crossfade.modelcache import ModelCache
 from crossfade.schema import FeatureSchema
 from crossfade.signature import schema_of
 
@@ -46,6 +50,14 @@ FEATURES = "crossfade.features"
 
 DIGEST = "crossfade.digest"
 """Tag: SHA-256 over its model's files when it was registered."""
+
+RUNTIME, RUNTIME_REASON = "crossfade.runtime", "crossfade.runtime_reason"
+"""Tags: the tier that its model was compiled into, and why no faster one would do."""
+
+Runtime = Literal["auto", "onnx", "pipeline"]
+
+COMPILED_FOLDER = "compiled"
+"""Artifacts of a version's run: its model in compiled form."""
 
 # A router must notice a dead registry in seconds, not after MLflow's own 7 retries of 120 s.
 _CLIENT_DEFAULTS = {
@@ -77,7 +89,7 @@ class LoadedModel:
     """A version with its model in memory."""
 
     version: Version
-    model: SklearnModel
+    model: Model
     digest: str
     """SHA-256 over the model's files: two versions with the same digest answer alike."""
 
@@ -98,11 +110,20 @@ class Registry:
         MLflow server or database URL.
     name : str
         Name of the registered model.
+    runtime : str
+        What `load` gives: `pipeline`, the model as it was trained; `auto`, its compiled form where it has one; `onnx`,
+        that and nothing else, and none that would have to be unpickled.
+    cache : ModelCache or None
+        Where loaded versions are kept for when MLflow does not answer; None: nowhere.
     """
 
-    def __init__(self, tracking_uri: str, name: str) -> None:
+    def __init__(
+        self, tracking_uri: str, name: str, runtime: Runtime = "pipeline", cache: ModelCache | None = None
+    ) -> None:
         connect(tracking_uri)
         self.name = name
+        self._runtime = runtime
+        self._cache = cache
         self._uri = tracking_uri
         self._client = MlflowClient(tracking_uri, tracking_uri)
 
@@ -193,15 +214,83 @@ class Registry:
         RegistryUnavailable
             MLflow does not answer.
         ModelUnusable
-            The artifact is missing or broken, or says nothing about its features or classes.
+            The artifact is missing or broken, says nothing about its features or classes, or is not what the runtime
+            allows.
         """
-        with self._reachable(), tempfile.TemporaryDirectory(prefix="crossfade-model-") as folder:
+        if self._cache is None:
+            with tempfile.TemporaryDirectory(prefix="crossfade-model-") as folder:
+                return self._load(version, Path(folder))
+        name = self._copy_name(version)
+        try:
+            with self._cache.folder_of(name) as copy:
+                return self._load(version, copy)
+        except ModelUnusable:
+            if not self._cache.discard(name):
+                raise
+        with self._cache.folder_of(name) as copy:  # it was the copy that was broken
+            return self._load(version, copy)
+
+    def remember(self, seen: Mapping[str, Version | None]) -> None:
+        """Keep in mind which version stands under which alias, for when MLflow does not answer."""
+        if self._cache is None:
+            return
+        known = {
+            alias: {**asdict(version), "name": self._copy_name(version)} for alias, version in seen.items() if version
+        }
+        self._cache.remember(known)
+
+    def remembered(self, alias: str) -> Version | None:
+        """Return the version that stood under an alias when MLflow last answered; None when nobody knows."""
+        found = self._cache.remembered().get(alias) if self._cache is not None else None
+        return Version(**{name: value for name, value in found.items() if name != "name"}) if found else None
+
+    def _copy_name(self, version: Version) -> str:
+        return f"{version.number}-{version.run_id}-{self._runtime}"
+
+    def _load(self, version: Version, folder: Path) -> LoadedModel:
+        with self._reachable():
+            if self._runtime != "pipeline" and (compiled := self._load_compiled(version, folder)):
+                return compiled
             return _load(self._fetch(version, folder), version)
+
+    def _load_compiled(self, version: Version, folder: Path) -> LoadedModel | None:
+        """Load a version's compiled form; None where it has none and its pipeline may stand in."""
+        kept = (folder / COMPILED_FOLDER).is_dir()
+        try:
+            path = self._fetch_compiled(version, folder)
+            model = load_compiled(path, unpickle=self._runtime == "auto")
+        except ModelUnusable as error:
+            if self._runtime == "onnx":
+                raise ModelUnusable(
+                    f"version {version.number}: {error}. MODEL_RUNTIME=onnx serves nothing else; `auto` would"
+                ) from error
+            if kept:  # it was loaded from this copy before
+                raise
+            shutil.rmtree(folder / COMPILED_FOLDER, ignore_errors=True)
+            _log.info("version %s is served as it was trained: %s", version.number, error)
+            return None
+        return LoadedModel(version, model, version.tags.get(DIGEST) or _digest(path, "*"))
+
+    def _fetch_compiled(self, version: Version, folder: Path) -> Path:
+        copy = folder / COMPILED_FOLDER
+        if copy.is_dir():
+            return copy
+        if any(folder.iterdir()):
+            raise ModelUnusable("it has no compiled form")
+        try:
+            path = mlflow.artifacts.download_artifacts(
+                run_id=version.run_id, artifact_path=COMPILED_FOLDER, dst_path=str(folder), tracking_uri=self._uri
+            )
+        except (MlflowException, OSError) as error:
+            if not _is_gone(error):
+                raise
+            raise ModelUnusable("it has no compiled form") from error
+        return Path(path)
 
     def digest(self, version: Version) -> str:
         """Fetch a version's files and hash those that make the model. Raises as `load` does."""
         with self._reachable(), tempfile.TemporaryDirectory(prefix="crossfade-model-") as folder:
-            return _digest(self._fetch(version, folder))
+            return _digest(self._fetch(version, Path(folder)))
 
     def schema(self, version: Version) -> FeatureSchema:
         """Return the features a version takes, without loading its model.
@@ -222,11 +311,15 @@ class Registry:
                 raise ModelUnusable(f"version {version.number}: its files cannot be fetched: {error}") from error
         return _schema(info.signature, version)
 
-    def _fetch(self, version: Version, folder: str) -> Path:
+    def _fetch(self, version: Version, folder: Path) -> Path:
+        copy = folder / "model"
+        if copy.is_dir():
+            return copy
+        copy.mkdir()
         uri = f"models:/{self.name}/{version.number}"
         try:
             path = mlflow.artifacts.download_artifacts(
-                artifact_uri=uri, dst_path=folder, tracking_uri=self._uri, registry_uri=self._uri
+                artifact_uri=uri, dst_path=str(copy), tracking_uri=self._uri, registry_uri=self._uri
             )
         except (MlflowException, FileNotFoundError) as error:
             if not _is_gone(error):
@@ -258,6 +351,10 @@ class Registry:
             raise RegistryUnavailable(
                 f"MLflow at {where} {what}; start it (`crossfade up`) or correct MLFLOW_TRACKING_URI"
             ) from error
+
+
+def _copy_name(version: Version) -> str:
+    return f"{version.number}-{version.run_id}"
 
 
 def _version(found: ModelVersion) -> Version:
@@ -307,9 +404,9 @@ def _schema(signature: ModelSignature | None, version: Version) -> FeatureSchema
     return schema
 
 
-def _digest(folder: Path) -> str:
+def _digest(folder: Path, files: str = "*.pkl") -> str:
     """Hash the files that make the model; MLflow's descriptions of it differ per version."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.pkl")):
+    for path in sorted(folder.rglob(files)):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

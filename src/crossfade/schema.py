@@ -8,13 +8,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
-from pandas.api.types import is_datetime64_any_dtype, is_timedelta64_dtype
 
 from crossfade.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LARGEST = 3.4e38
 """Largest feature: trees compare in 32 bits, and scikit-learn's raise above it."""
@@ -106,6 +107,8 @@ class FeatureSchema:
 
         Numeric and boolean features are float64 (a boolean is 0 or 1), categorical ones text; missing is NaN.
         """
+        import pandas as pd  # here and below: a router of compiled models does without
+
         if not self.of_kind("categorical"):
             return pd.DataFrame(np.asarray(rows, dtype=np.float64), columns=list(self.names))
         columns = zip(self.features, zip(*rows, strict=True), strict=True)
@@ -131,6 +134,8 @@ class FeatureSchema:
 
         A column the table lacks, and a value that cannot be read as its feature's kind, is missing.
         """
+        import pandas as pd
+
         columns = {
             feature.name: _typed(table[feature.name], feature.kind)
             if feature.name in table
@@ -261,6 +266,9 @@ def _number(value: object, field: str) -> float:
 
 def _typed(column: pd.Series[Any], kind: Kind) -> pd.Series[Any]:
     """Read a column as a kind; what cannot be read is NaN."""
+    import pandas as pd
+    from pandas.api.types import is_datetime64_any_dtype, is_timedelta64_dtype
+
     if kind == "categorical":
         present = column.notna()
         text = column.astype(object).where(present).map(category_text, na_action="ignore")

@@ -197,8 +197,16 @@ class Settings(BaseSettings):
 
     # Router
     router_server: Annotated[
-        Literal["gunicorn", "granian"], Field(description="HTTP server that runs the router; `granian` is the faster one")
+        Literal["gunicorn", "granian"],
+        Field(description="HTTP server that runs the router; `granian` is the faster one"),
     ] = "gunicorn"
+    model_runtime: Annotated[
+        Literal["auto", "onnx", "pipeline"],
+        Field(
+            description="`auto` serves a model's compiled form where it has one; `onnx` nothing else, and unpickles "
+            "nothing; `pipeline` the model as it was trained"
+        ),
+    ] = "auto"
     router_workers: Annotated[Count, Field(description="worker processes")] = 2
     router_threads: Annotated[Count, Field(description="threads of each worker")] = 4
     router_poll_seconds: Annotated[

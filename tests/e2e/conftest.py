@@ -46,6 +46,10 @@ class Stack:
         """GET /health of one worker."""
         return dict(requests.get(f"{self.settings.router_url}/health", timeout=30).json())
 
+    def version(self) -> dict[str, Any]:
+        """GET /version of one worker."""
+        return dict(requests.get(f"{self.settings.router_url}/version", timeout=30).json())
+
     def set_split(self, share: float) -> None:
         """POST /config."""
         answer = requests.post(f"{self.settings.router_url}/config", json={"ab_split_b": share}, timeout=30)

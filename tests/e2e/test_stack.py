@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -55,6 +56,12 @@ def _workers(stack) -> list[psutil.Process]:
     found = processes.find(_service(stack, "router"), stack.settings.crossfade_home)
     masters = {process.pid for process in found}
     return [process for process in found if process.ppid() in masters]
+
+
+def _is_ready(stack) -> bool:
+    with contextlib.suppress(requests.RequestException):
+        return all(requests.get(f"{stack.settings.router_url}/ready", timeout=5).ok for _ in range(8))
+    return False
 
 
 def _rows(count: int, seed: int) -> list[tuple[list[float], int]]:
@@ -239,12 +246,20 @@ def test_equal_models_leave_prod_alone(stack):
 
 
 def test_router_answers_while_mlflow_is_down_and_then_follows(stack):
-    """With MLflow stopped the router goes on; started again, it follows the next alias move."""
+    """With MLflow stopped the router goes on, new workers included; started again, it follows the next alias move."""
     mlflow = _service(stack, "mlflow")
+    before = {arm: known["model_version"] for arm, known in stack.version()["arms"].items()}
     processes.stop(mlflow, stack.settings.crossfade_home)
     answers = [stack.predict(user_id=str(i), features=ROW) for i in range(50)]
-    assert len(answers) == 50
+    assert {answer["variant"]: answer["model_version"] for answer in answers} == before
     assert _eventually(lambda: any("MLflow" in problem for problem in stack.health()["problems"]), 30)
+    old = _workers(stack)
+    for worker in old:
+        worker.kill()
+    assert _eventually(lambda: len(set(_workers(stack)) - set(old)) == len(old), 30)
+    assert _eventually(lambda: _is_ready(stack), 60)  # from its copies of the models
+    answers = [stack.predict(user_id=str(i), features=ROW) for i in range(50)]
+    assert {answer["variant"]: answer["model_version"] for answer in answers} == before
     stack.crossfade("up")
     registry = _registry(stack)
     staging = registry.at("staging")

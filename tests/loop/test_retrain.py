@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -13,14 +15,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
+from crossfade.compiled.model import DESCRIPTION
+from crossfade.errors import ModelUnusable
 from crossfade.loop.automl import Candidate
 from crossfade.loop.holdout import SharingRule, TrainingRows, share_out
 from crossfade.loop.incumbent import KnownRows
 from crossfade.loop.retrain import log_training, train_challenger
 from crossfade.loop.tracking import read_metrics, read_profile, read_snapshot, share_of
 from crossfade.model import SklearnModel
-from crossfade.registry import Registry
+from crossfade.registry import COMPILED_FOLDER, Registry, Runtime
 from crossfade.schema import Feature, FeatureSchema
+from crossfade.settings import Settings
 from crossfade.stats.profile import CategoricalProfile, NumericProfile
 
 SCHEMA = FeatureSchema((Feature("size"), Feature("colour", "categorical"), Feature("flag", "boolean")))
@@ -97,7 +102,9 @@ def logged(registry: Registry, rows: TrainingRows) -> tuple[str, str]:
     """Run id and model URI of a training that was logged."""
     candidate, gate = train_challenger(rows, "y", QuickTrainer(), champion=None, max_recall_drop=0.05)
     with mlflow.start_run() as run:
-        return run.info.run_id, log_training(rows, "y", candidate, gate, {"dataset": "here"}, pictures=True)
+        model_uri, compiled = log_training(rows, "y", candidate, gate, {"dataset": "here"}, for_use=True)
+    assert compiled is not None
+    return run.info.run_id, model_uri
 
 
 def test_a_training_leaves_what_a_later_check_needs(
@@ -117,6 +124,40 @@ def test_a_training_leaves_what_a_later_check_needs(
     assert (loaded.schema, loaded.classes) == (SCHEMA, ("no", "yes"))
     answers = loaded.predict([[2.0, "red", True], [-2.0, "green", False]])
     assert [answer.label for answer in answers] == ["yes", "no"]
+
+
+def _served(registry: Registry, runtime: Runtime, settings: Settings) -> Registry:
+    return Registry(settings.mlflow_tracking_uri, registry.name, runtime)
+
+
+def test_a_router_gets_the_compiled_form(logged: tuple[str, str], registry: Registry, settings: Settings) -> None:
+    """With `auto` and with `onnx` a version is loaded in its compiled form, which answers like the pipeline."""
+    version = registry.register(*logged, {})
+    trained = registry.load(version).model
+    rows = [[size / 10, colour, flag] for size in range(-30, 30) for colour in ("red", "green") for flag in (0.0, 1.0)]
+    assert trained.tier == "pipeline"
+    for runtime in ("auto", "onnx"):
+        compiled = _served(registry, runtime, settings).load(version).model
+        assert compiled.tier == "plain"
+        assert (compiled.schema, compiled.classes) == (trained.schema, trained.classes)
+        for found, expected in zip(compiled.predict(rows), trained.predict(rows), strict=True):
+            assert (found.label, found.probability) == (expected.label, pytest.approx(expected.probability, abs=1e-5))
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_without_a_compiled_form_the_pipeline_stands_in(
+    logged: tuple[str, str], registry: Registry, settings: Settings, broken: bool
+) -> None:
+    """Where the compiled files are broken or missing, `auto` serves the pipeline, and `onnx` refuses the version."""
+    version = registry.register(*logged, {})
+    folder = Path(mlflow.get_run(version.run_id).info.artifact_uri.removeprefix("file://")) / COMPILED_FOLDER
+    if broken:
+        (folder / DESCRIPTION).write_text("{")
+    else:
+        shutil.rmtree(folder)
+    assert _served(registry, "auto", settings).load(version).model.tier == "pipeline"
+    with pytest.raises(ModelUnusable, match=r"version 1: .*MODEL_RUNTIME=onnx serves nothing else"):
+        _served(registry, "onnx", settings).load(version)
 
 
 def test_the_run_says_how_many_rows_it_knew(logged: tuple[str, str]) -> None:

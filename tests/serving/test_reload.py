@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from sklearn.tree import DecisionTreeClassifier
 from app import create_app
 from crossfade.data import load_dataset
 from crossfade.errors import NoModel, RegistryUnavailable
+from crossfade.modelcache import ModelCache
 from crossfade.registry import LoadedModel, Registry, Version, connect
 from crossfade.requestlog import CsvRequestLog
 from crossfade.serving.reload import Reloader
@@ -47,6 +49,12 @@ class Switchable:
 
     def load(self, version: Version) -> LoadedModel:
         return self.target.load(version)
+
+    def remember(self, seen: Mapping[str, Version | None]) -> None:
+        self.target.remember(seen)
+
+    def remembered(self, alias: str) -> Version | None:
+        return self.target.remembered(alias)
 
 
 @pytest.fixture
@@ -391,6 +399,100 @@ def test_a_registry_that_never_answered_gives_no_model(dead: Registry, make_relo
     reloader.refresh()
     with pytest.raises(NoModel, match="does not answer"):
         _ = reloader.current
+
+
+@pytest.fixture
+def copies(settings: Settings, registry: Registry, register: Register, make_reloader: MakeReloader) -> Path:
+    """What a router with a cache leaves behind that served version 1 and, to some, version 2."""
+    folder = settings.crossfade_home / "models"
+    register("prod")
+    register("staging")
+    caching = Registry(settings.mlflow_tracking_uri, registry.name, "auto", ModelCache(folder))
+    make_reloader(caching).refresh()
+    return folder
+
+
+@pytest.fixture
+def cut_off(settings: Settings, dead: Registry) -> Callable[[Path], Registry]:
+    """Make the same registry, with copies, where nobody answers."""
+
+    def make(folder: Path) -> Registry:
+        found = Registry(NOBODY, settings.reg_model_name, "auto", ModelCache(folder))
+        connect(settings.mlflow_tracking_uri)
+        return found
+
+    return make
+
+
+def test_a_router_starts_without_mlflow(
+    copies: Path, cut_off: Callable[[Path], Registry], registry: Registry, make_reloader: MakeReloader
+) -> None:
+    """Both arms are served from copies, and it is told that MLflow does not answer; once it does, it is followed."""
+    switchable = Switchable(cut_off(copies))
+    reloader = make_reloader(switchable)
+    reloader.refresh()
+    deployment = reloader.current
+    assert deployment.staging is not None
+    assert (deployment.prod.version, deployment.staging.version) == ("1", "2")
+    assert deployment.prod.loaded.model.predict([[5.1, 3.5, 1.4, 0.2]])[0].label == 0
+    assert "does not answer" in (reloader.last_look.problem or "")
+    assert reloader.last_look.at == 0
+    registry.drop("staging", expected="2")
+    switchable.target = registry
+    reloader.refresh()
+    assert (reloader.current.staging, reloader.last_look.problem) == (None, None)
+    assert reloader.current.prod.loaded is deployment.prod.loaded
+
+
+def test_what_stood_there_last_is_remembered(
+    settings: Settings, copies: Path, registry: Registry, cut_off: Callable[[Path], Registry]
+) -> None:
+    """An alias that was dropped is not served from a copy."""
+    caching = Registry(settings.mlflow_tracking_uri, registry.name, "auto", ModelCache(copies))
+    reloader = Reloader(caching, "prod", "staging", copies / "signal", 3600)
+    reloader.refresh()
+    registry.drop("staging", expected="2")
+    reloader.refresh()
+    found = cut_off(copies)
+    prod = found.remembered("prod")
+    assert (prod and prod.number, found.remembered("staging")) == ("1", None)
+
+
+def test_a_broken_copy_is_fetched_anew(copies: Path, settings: Settings, registry: Registry) -> None:
+    """Whatever a disk did to a copy: while MLflow answers, the version is loaded and its copy whole again."""
+    pickles = list(copies.rglob("*.pkl"))
+    assert len(pickles) == 2
+    for path in pickles:
+        path.write_bytes(b"no pickle")
+    caching = Registry(settings.mlflow_tracking_uri, registry.name, "auto", ModelCache(copies))
+    assert caching.load(registry.get("1")).model.predict([[5.1, 3.5, 1.4, 0.2]])[0].label == 0
+    assert sum(path.read_bytes() == b"no pickle" for path in copies.rglob("*.pkl")) == 1
+
+
+def test_copies_that_cannot_be_written_stop_nobody(settings: Settings, registry: Registry, register: Register) -> None:
+    """Where the folder is a file, versions are loaded all the same."""
+    register("prod")
+    (settings.crossfade_home / "models").write_text("in the way")
+    cache = ModelCache(settings.crossfade_home / "models")
+    reloader = Reloader(
+        Registry(settings.mlflow_tracking_uri, registry.name, "auto", cache),
+        "prod",
+        "staging",
+        settings.crossfade_home / "signal",
+        3600,
+    )
+    reloader.refresh()
+    assert (reloader.current.prod.version, reloader.last_look.problem) == ("1", None)
+
+
+def test_old_copies_are_dropped(copies: Path, settings: Settings, registry: Registry, register: Register) -> None:
+    """A copy that no alias has needed for a day goes when the next version is served."""
+    (old,) = copies.glob("2-*")
+    os.utime(old, (0, 0))
+    _move(registry, "staging", register())
+    caching = Registry(settings.mlflow_tracking_uri, registry.name, "auto", ModelCache(copies))
+    Reloader(caching, "prod", "staging", copies / "signal", 3600).refresh()
+    assert sorted(path.name.split("-")[0] for path in copies.iterdir() if path.is_dir()) == ["1", "3"]
 
 
 def test_a_broken_registry_database_keeps_what_is_loaded(

@@ -91,7 +91,7 @@ def test_version_names_each_arm(served: Any) -> None:
         "A": ("prod", "IrisClassifier", "1"),
         "B": ("staging", "IrisClassifier", "2"),
     }
-    assert all(set(arm) == {"alias", "model", "model_version", "run_id", "digest"} for arm in arms.values())
+    assert all(set(arm) == {"alias", "model", "model_version", "run_id", "digest", "runtime"} for arm in arms.values())
     assert all(re.fullmatch("[0-9a-f]{32}", arm["run_id"]) for arm in arms.values())
     assert all(re.fullmatch("[0-9a-f]{64}", arm["digest"]) for arm in arms.values())
 

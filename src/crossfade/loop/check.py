@@ -70,7 +70,7 @@ def look_at_traffic(here: Installation, prod: Version | None, current_source: st
     strangers = tuple(v.number for v in versions if v.tags.get(FEATURES, features) != features)
     source = LiveSource(here, current_source, reference.schema, prod.number, strangers)
     history = max(1, min(TREND_WINDOWS, _MOST_HISTORY_ROWS // settings.drift_window_rows))
-    live = read_windows(source, reference.profile, history if here.pictures else 1)
+    live = read_windows(source, reference.profile, history if here.for_use else 1)
     drift = check_drift(reference.profile, live.newest, rule_of(settings))
     found = TrafficCheck(
         prod, versions, drift, _NOT_LOOKED_AT, reference=reference, live=live, trained_hours_ago=_age(here, versions)

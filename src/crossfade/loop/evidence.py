@@ -81,7 +81,7 @@ def record_drift(
     log_json(status, "drift_status.json")
     log_json(advice, "retrain_recommendation.json")
     log_frame(report.to_frame(), "drift_report.csv")
-    if here.pictures:
+    if here.for_use:
         _record_pictures(here, paths, check, decision)
     mlflow.log_params({name: value for name, value in looked_at.items() if value not in (None, "")})
     mlflow.log_metric("rows", report.rows)

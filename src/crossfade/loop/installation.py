@@ -22,8 +22,9 @@ class Installation:
     registry: Registry
     log: RequestLog
     store: FeatureStore
-    pictures: bool = True
-    """Draw Evidently's page at each check, and plots of each model; a replay makes dozens that nobody would look at."""
+    for_use: bool = True
+    """Draw Evidently's page at each check and plots of each model, and compile it; a replay makes dozens of them, which
+    nobody would look at, and throws them away."""
     clock: Callable[[], str] = utc_now
     """Says what time it is, as the request log does."""
     router: Router | None = None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
 
+from crossfade.compiled.compiler import Compilation, compile_model
 from crossfade.loop.automl import Candidate, Trainer
 from crossfade.loop.champion import GateResult, Scores, champion_gate
 from crossfade.loop.holdout import TrainingRows
@@ -16,10 +19,14 @@ from crossfade.loop.plots import confusion_figure, importance_figure
 from crossfade.loop.reference import PREDICTION, PROBABILITY, ReferenceProfile
 from crossfade.loop.tracking import PROFILE_FILE, SNAPSHOT_FILE, log_frame, log_json
 from crossfade.model import Model, Prediction
+from crossfade.registry import COMPILED_FOLDER
 from crossfade.schema import FeatureSchema, label_text
 from crossfade.signature import signature_of
 
 _log = logging.getLogger(__name__)
+
+_MOST_COMPARED = 50_000
+"""Learnt rows, the newest, on which a compiled model has to answer like its pipeline."""
 
 # Enough to load the model elsewhere; the lock file holds the whole environment.
 _MODEL_PACKAGES = ("pycaret", "scikit-learn", "pandas", "numpy", "lightgbm", "cloudpickle")
@@ -40,14 +47,16 @@ def train_challenger(
 
 
 def log_training(
-    rows: TrainingRows, target: str, candidate: Candidate, gate: GateResult, params: dict[str, Any], pictures: bool
-) -> str:
-    """Log a candidate with everything a later check or reader needs, pictures if wanted, to the open MLflow run.
+    rows: TrainingRows, target: str, candidate: Candidate, gate: GateResult, params: dict[str, Any], for_use: bool
+) -> tuple[str, Compilation | None]:
+    """Log a candidate with everything a later check needs to the open MLflow run.
+
+    Where it is `for_use` there are pictures for readers as well, and the model in the form that serves fastest.
 
     Returns
     -------
-    str
-        URI of the logged model.
+    tuple
+        URI of the logged model, and what became of it in compiled form.
     """
     mlflow.log_params(
         {
@@ -75,8 +84,10 @@ def log_training(
     log_frame(rows.snapshot, SNAPSHOT_FILE)
     features = rows.snapshot[list(rows.schema.names)]
     mlflow.log_text(_profile(features.tail(candidate.learnt), candidate.holdout_answers).to_json(), PROFILE_FILE)
-    if pictures:
+    compiled = None
+    if for_use:
         _log_pictures(rows, target, candidate)
+        compiled = _log_compiled(candidate, features)
     info = mlflow.sklearn.log_model(
         candidate.model.pipeline,
         name="model",
@@ -86,7 +97,17 @@ def log_training(
         input_example=_example(features, rows.schema),
         metadata={"classes": list(candidate.model.classes)},
     )
-    return str(info.model_uri)
+    return str(info.model_uri), compiled
+
+
+def _log_compiled(candidate: Candidate, features: pd.DataFrame) -> Compilation:
+    compiled = compile_model(candidate.model, features.tail(_MOST_COMPARED))
+    with tempfile.TemporaryDirectory(prefix="crossfade-compiled-") as folder:
+        for name, content in compiled.files.items():
+            Path(folder, name).write_bytes(content)
+        mlflow.log_artifacts(folder, COMPILED_FOLDER)
+    _log.info("served as %s: %s", compiled.tier, compiled.refused or "the fastest form")
+    return compiled
 
 
 def _log_pictures(rows: TrainingRows, target: str, candidate: Candidate) -> None:

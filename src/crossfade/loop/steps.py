@@ -34,12 +34,14 @@ from crossfade.loop.tracking import find_run, log_json, read_json, read_metrics,
 from crossfade.loop.watch import watch
 from crossfade.planning.observe import OBSERVED_COLUMNS, observe
 from crossfade.planning.power import plan
-from crossfade.registry import DIGEST, FEATURES, STATUS, TRAINED_AT
+from crossfade.registry import DIGEST, FEATURES, RUNTIME, RUNTIME_REASON, STATUS, TRAINED_AT
 
 _log = logging.getLogger(__name__)
 
 EVALUATED_COLUMNS = ("user_id", "experiment_id", "variant", "ab_split_b", "prediction", "latency_ms")
 """Of the request log, beside those that every reader gets."""
+
+_LONGEST_TAG = 1000
 
 BY_HAND = "by hand"
 """Trigger of a step that no DAG run asked for; it is never taken for a repetition."""
@@ -190,9 +192,12 @@ def retrain(here: Installation, current_source: str = "requests", trigger: str =
             "automl_seed": settings.automl_seed,
             "champion_version": prod.number if prod else "none",
         }
+        model_uri, compiled = log_training(rows, settings.target, candidate, gate, params, here.for_use)
         outcome = {
             "run_id": run.info.run_id,
-            "model_uri": log_training(rows, settings.target, candidate, gate, params, here.pictures),
+            "model_uri": model_uri,
+            "runtime": compiled and compiled.tier,
+            "runtime_reason": compiled and "; ".join(f"{tier}: {why}" for tier, why in compiled.refused.items()),
             "champion_version": prod.number if prod else None,
             "algorithm": candidate.algorithm,
             "train_rows": len(rows.train),
@@ -225,6 +230,8 @@ def register_staging(here: Installation, trained: dict[str, Any]) -> dict[str, A
     version = registry.register(trained["run_id"], trained["model_uri"], {STATUS: "candidate"})
     if TRAINED_AT not in version.tags:
         known = {DIGEST: registry.digest(version), FEATURES: registry.schema(version).digest}
+        if trained.get("runtime"):
+            known |= {RUNTIME: trained["runtime"], RUNTIME_REASON: trained["runtime_reason"][:_LONGEST_TAG]}
         registry.tag(version.number, {TRAINED_AT: here.clock(), **known})
     if not trained["passed"]:
         registry.tag(version.number, {STATUS: "rejected", "crossfade.decided_by": "champion gate"})

@@ -128,7 +128,7 @@ class Stage:
             registry,
             log,
             FeatureStore(self._settings.feature_store),
-            pictures=False,
+            for_use=False,
             clock=self._clock.end,
             router=_Router(config),
         )
@@ -142,7 +142,9 @@ class Stage:
     @property
     def first_model(self) -> SklearnModel:
         """The model that the oldest rows gave."""
-        return self._here.registry.load(self._here.registry.get("1")).model
+        model = self._here.registry.load(self._here.registry.get("1")).model
+        assert isinstance(model, SklearnModel), "a registry gives models as they were trained, unless told otherwise"
+        return model
 
     def play(self, tick: Callable[[], None]) -> Played:
         """Play every window; `tick` is called after each."""

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossfade.errors import CrossfadeError, ModelUnusable, NoModel
+from crossfade.errors import CrossfadeError, ModelUnusable, NoModel, RegistryUnavailable
 from crossfade.registry import LoadedModel, Registry, Version
 from crossfade.schema import Kind
 from crossfade.serving.deployment import Arm, Deployment
@@ -60,6 +60,7 @@ class Reloader:
         self._stopped = threading.Event()
         self._current: Deployment | None = None
         self._unusable: dict[tuple[str, str], str] = {}
+        self._remembered: dict[str, Version | None] = {}
         self.last_look = Look(0.0, None)
 
     @property
@@ -91,11 +92,15 @@ class Reloader:
             if try_again:
                 self._unusable.clear()
             try:
-                problem = self._swap()
+                found = {alias: self._registry.at(alias) for alias in (self._prod_alias, self._staging_alias)}
+                problem = self._swap(found)
             except (CrossfadeError, OSError) as error:
+                if self._current is None and isinstance(error, RegistryUnavailable):
+                    self._serve_remembered()
                 self._note(str(error), at=self.last_look.at)
             else:
                 self._note(problem, at=time.time())
+                self._remember(found)
 
     def tell_other_workers(self) -> None:
         """Make every worker on this machine look within a fraction of a second."""
@@ -129,10 +134,23 @@ class Reloader:
         except OSError:
             return 0
 
-    def _swap(self) -> str | None:
+    def _remember(self, found: dict[str, Version | None]) -> None:
+        """Keep in mind what is served, for a start without MLflow."""
+        if found != self._remembered and self._current is not None:
+            self._registry.remember(found)
+            self._remembered = found
+
+    def _serve_remembered(self) -> None:
+        """Serve what was served when MLflow last answered, if there are copies of it."""
+        aliases = (self._prod_alias, self._staging_alias)
+        try:
+            self._swap({alias: self._registry.remembered(alias) for alias in aliases})
+        except CrossfadeError as error:
+            _log.warning("what was served before is not at hand either: %s", error)
+
+    def _swap(self, found: dict[str, Version | None]) -> str | None:
         """Bring the deployment up to date; return what is wrong with staging, if anything is."""
-        prod_version = self._registry.at(self._prod_alias)
-        staging_version = self._registry.at(self._staging_alias)
+        prod_version, staging_version = found[self._prod_alias], found[self._staging_alias]
         if prod_version is None:
             return f"no version of {self._registry.name} has the alias {self._prod_alias}"
         prod = self._load(prod_version)

@@ -118,6 +118,7 @@ def version() -> Response:
             "model_version": arm.version,
             "run_id": arm.loaded.version.run_id,
             "digest": arm.loaded.digest,
+            "runtime": arm.loaded.model.tier,
         }
         for arm in (deployment.prod, deployment.staging)
         if arm is not None
