@@ -33,7 +33,7 @@ check: sync ## check style and types
 	.venv/bin/mypy
 
 test: check ## run style, types and every test, the real stack included
-	.venv/bin/pytest --numprocesses 2 --dist loadgroup
+	.venv/bin/pytest
 
 run: up ## start the stack and trigger the DAG once
 	@$(CROSSFADE) run

@@ -23,13 +23,6 @@ from crossfade.settings import Settings, load_settings
 os.environ.setdefault("PYCARET_CUSTOM_LOGGING_PATH", os.devnull)
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and all that share the running stack."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("stack" if "e2e" in item.path.parts else str(item.path)))
-
-
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its tables made: making them anew for every test costs seconds."""

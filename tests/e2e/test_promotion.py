@@ -570,36 +570,3 @@ def test_a_hand_in_between_wins(
     assert world.aliases == (b, b, a)
     world.assert_decided_by(world.events(LOOK)[1], str(b))
     assert [(event["alias"], event["from"], event["to"]) for event in world.events(BY_OTHERS)] == [(alias, seen, hand)]
-
-
-def test_two_dag_runs_at_once_and_a_task_killed(stack: Any, world: World, proxy: Proxy) -> None:
-    """Of two runs of the DAG, one loses its task with `prod` just moved: both succeed, and `prod` has moved once."""
-    stack.airflow.wait_for_dag()
-    with _instead(stack.settings.crossfade_home / ".env", world, proxy):
-        proxy.step_in("after", "prod = 2", kill)
-        runs = [stack.airflow.trigger() for _ in range(2)]
-        for run in runs:
-            stack.airflow.wait(run, lambda _: None, seconds=90)
-    first, second = (stack.airflow.result(run, "ab_evaluate_and_promote") for run in runs)
-    assert [first["trigger"], second["trigger"]] == runs
-    assert [first["verdict"], second["verdict"]] == ["promote", "keep"]
-    assert world.moves() == [PREVIOUS_MOVED, ("finished", "prod", "1", "2")]
-    world.assert_decided_by(world.events(LOOK)[0], "2")
-    assert [look["trigger"] for look in world.events(LOOK)] == runs
-    assert (world.aliases, world.status) == (("2", "2", "1"), {"1": "retired", "2": "prod"})
-
-
-@contextlib.contextmanager
-def _instead(dotenv: Path, world: World, proxy: Proxy) -> Iterator[None]:
-    """Have a stack's tasks work on another model, another log and other reports than its own."""
-    mine = world.here.settings
-    files = ("request_log", "report_dir", "drift_report_dir", "ab_eval_report", "router_config")
-    given = {
-        name.upper(): getattr(mine, name) for name in (*files, "reg_model_name", "mlflow_experiment", "router_url")
-    }
-    given["MLFLOW_TRACKING_URI"] = proxy.url
-    dotenv.write_text("".join(f"{name}={value}\n" for name, value in given.items()))
-    try:
-        yield
-    finally:
-        dotenv.unlink()

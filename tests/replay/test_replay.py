@@ -146,12 +146,12 @@ def test_bad_input_is_one_clear_line(replayed: Replayed, arguments: tuple[str, .
 
 
 def test_late_labels_make_the_loop_slower(replayed: Replayed) -> None:
-    """With labels four windows late the new rule is learnt later, and retraining always suffers as well."""
-    arguments = ("--target", "outcome", "--window", "80", "--label-delay", "4", "--output", "late", *_QUICK)
+    """With labels two windows late, which are longer here, the new rule is learnt later; all ways but static suffer."""
+    arguments = ("--target", "outcome", "--window", "160", "--label-delay", "2", "--output", "late", *_QUICK)
     done = _replay(replayed.folder, "history.csv", *arguments)
     assert done.returncode == 0, done.stderr
     late = json.loads((replayed.folder / "late" / "summary.json").read_text())
-    assert late["static"] == replayed.summary["static"]
+    assert late["static"]["accuracy"] == replayed.summary["static"]["accuracy"]
     assert late["retrain_always"]["accuracy"] < replayed.summary["retrain_always"]["accuracy"]
     assert late["crossfade"]["accuracy"] < replayed.summary["crossfade"]["accuracy"]
     for path in (replayed.folder / "late").iterdir():
