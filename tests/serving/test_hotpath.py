@@ -87,6 +87,10 @@ def test_what_is_not_plain_goes_on_to_flask(served: Any) -> None:
     client = served.client
     assert client.post("/predict", data="{}", content_type="text/plain").status_code == 415
     assert client.get("/predict").status_code == 405
+    endless = {"CONTENT_LENGTH": "9" * 5000}
+    assert client.post(
+        "/predict", data=b"{}", content_type="application/json", environ_overrides=endless
+    ).status_code in (400, 413)
     too_long = b'{"user_id": "' + b"x" * served.settings.router_max_body_bytes + b'"}'
     assert client.post("/predict", data=too_long, content_type="application/json").status_code == 413
 

@@ -25,6 +25,9 @@ _log = logging.getLogger(__name__)
 
 _REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
+_MOST_DIGITS = 19
+"""Of a length; Python refuses to read thousands."""
+
 _encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
@@ -68,6 +71,7 @@ class HotPath:
             kind == "application/json"
             and length.isascii()
             and length.isdigit()
+            and len(length) < _MOST_DIGITS
             and int(length) <= self._max_body_bytes
             and "HTTP_TRANSFER_ENCODING" not in environ
         )
