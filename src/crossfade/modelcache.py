@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from crossfade.files import replace_text
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ _KEPT_SECONDS = 24 * 3600
 """For so long a copy is kept that no alias needs: another worker may be about to."""
 
 Seen = Mapping[str, Mapping[str, Any]]
-"""Alias to what is known of its version, the name of its copy among it."""
+"""Alias to what is known of its version."""
 
 
 class ModelCache:
@@ -69,14 +70,18 @@ class ModelCache:
         shutil.rmtree(copy, ignore_errors=True)
         return found
 
-    def remember(self, seen: Seen) -> None:
-        """Write down who stood where, and drop copies that nobody has needed for a day."""
-        draft = self._folder / f".{_ALIASES}.{os.getpid()}"
+    def remember(self, seen: Seen, needed: Collection[str]) -> None:
+        """Write down who stood where, and drop copies that nobody has needed for a day.
+
+        Parameters
+        ----------
+        seen : mapping
+            The aliases that are set.
+        needed : collection of str
+            Names of the copies that they need.
+        """
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(seen))
-            draft.replace(self._folder / _ALIASES)
-            needed = {str(version["name"]) for version in seen.values()}
+            replace_text(self._folder / _ALIASES, json.dumps(seen))
             for copy in self._folder.iterdir():
                 if copy.is_dir() and copy.name not in needed and time.time() - copy.stat().st_mtime > _KEPT_SECONDS:
                     shutil.rmtree(copy, ignore_errors=True)

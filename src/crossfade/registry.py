@@ -232,17 +232,15 @@ class Registry:
 
     def remember(self, seen: Mapping[str, Version | None]) -> None:
         """Keep in mind which version stands under which alias, for when MLflow does not answer."""
-        if self._cache is None:
-            return
-        known = {
-            alias: {**asdict(version), "name": self._copy_name(version)} for alias, version in seen.items() if version
-        }
-        self._cache.remember(known)
+        if self._cache is not None:
+            there = {alias: version for alias, version in seen.items() if version}
+            known = {alias: asdict(version) for alias, version in there.items()}
+            self._cache.remember(known, {self._copy_name(version) for version in there.values()})
 
     def remembered(self, alias: str) -> Version | None:
         """Return the version that stood under an alias when MLflow last answered; None when nobody knows."""
         found = self._cache.remembered().get(alias) if self._cache is not None else None
-        return Version(**{name: value for name, value in found.items() if name != "name"}) if found else None
+        return Version(**found) if found else None
 
     def _copy_name(self, version: Version) -> str:
         return f"{version.number}-{version.run_id}-{self._runtime}"

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from crossfade.files import replace_text
 from crossfade.loop.reports import (
     RUNS_COLUMNS,
     ReportPaths,
     append_line,
     evidently_html,
-    replace_text,
     verify_manifest,
     write_csv,
     write_json,

@@ -10,9 +10,10 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from crossfade.files import replace_text
 from crossfade.loop.drift import ColumnDrift, DriftReport
 from crossfade.loop.policy import Recommendation
-from crossfade.loop.reports import evidently_html, replace_text
+from crossfade.loop.reports import evidently_html
 from crossfade.page import FONT, document, finish, svg, table
 
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -234,7 +234,7 @@ def evaluate(
     days = (times.max() - times.min()) / pd.Timedelta(days=1) if len(rows) else 0.0
     verdict, reasons = judge(found)
     fewest = min(arm.labeled for arm in arms.values())
-    if verdict == "keep" and fewest >= rule.min_labeled and promise and _broken(of_arm["B"], arms, promise, rule):
+    if verdict == "keep" and fewest >= rule.min_labeled and promise and _broken(arms, promise, rule):
         verdict, reasons = "reject", (*reasons, f"B is not ahead, nor what its held-out {promise.value:.3f} promised")
     elif verdict == "keep" and (rule.spent(days, fewest) or (days >= rule.max_days and _is_out(rows))):
         spent = f"{days:.1f} days of traffic and {fewest} labelled rows per arm"
@@ -292,16 +292,15 @@ def _is_out(rows: pd.DataFrame) -> bool:
     return len(rows) > 0 and float(rows["ab_split_b"].iloc[-1]) == 0
 
 
-def _broken(rows: pd.DataFrame, arms: dict[str, Arm], promise: Share, rule: EvaluationRule) -> bool:
+def _broken(arms: dict[str, Arm], promise: Share, rule: EvaluationRule) -> bool:
     """Tell whether B is behind A, and significantly worse than promised: the world it learnt is gone.
 
     Such an experiment would end without a verdict, and keep the next challenger waiting until then.
     """
-    a, b = arms["A"].scores, arms["B"].scores
-    if a is None or b is None or b.accuracy > a.accuracy:
+    a, b, variance = arms["A"].scores, arms["B"].scores, arms["B"].accuracy_variance
+    if a is None or b is None or variance is None or b.accuracy > a.accuracy:
         return False
-    labeled = where(rows, rows["known"])
-    return worse_share(share_of_answers(labeled["unit"], labeled["correct"]), promise) < rule.promise_alpha
+    return worse_share(Share(b.accuracy, variance), promise) < rule.promise_alpha
 
 
 def _arm(rows: pd.DataFrame, version: str) -> Arm:

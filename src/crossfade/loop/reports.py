@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from crossfade.files import replace_text
 from crossfade.requestlog import utc_now
 from crossfade.settings import Settings
 
@@ -88,14 +89,6 @@ def write_json(path: Path, payload: Mapping[str, Any]) -> None:
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
     """Write a CSV file in one step."""
     replace_text(path, frame.to_csv(index=False))
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file aside and put it in place in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text)
-    draft.replace(path)
 
 
 def append_line(path: Path, columns: tuple[str, ...], values: Mapping[str, object]) -> None:

@@ -25,9 +25,6 @@ from crossfade.signature import signature_of
 
 _log = logging.getLogger(__name__)
 
-_MOST_COMPARED = 50_000
-"""Learnt rows, the newest, on which a compiled model has to answer like its pipeline."""
-
 # Enough to load the model elsewhere; the lock file holds the whole environment.
 _MODEL_PACKAGES = ("pycaret", "scikit-learn", "pandas", "numpy", "lightgbm", "cloudpickle")
 
@@ -101,7 +98,7 @@ def log_training(
 
 
 def _log_compiled(candidate: Candidate, features: pd.DataFrame) -> Compilation:
-    compiled = compile_model(candidate.model, features.tail(_MOST_COMPARED))
+    compiled = compile_model(candidate.model, features)
     with tempfile.TemporaryDirectory(prefix="crossfade-compiled-") as folder:
         for name, content in compiled.files.items():
             Path(folder, name).write_bytes(content)

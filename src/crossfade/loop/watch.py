@@ -27,14 +27,15 @@ def watch(here: Installation) -> QualityReport | None:
     look = _look(trail, promotion) if promotion else None
     if promotion is None or look is None:
         return None
-    version, accuracy, variance = promotion["to"], *_lost_with(look)
+    lost = look["arms"]["A"]
+    promised = Share(lost["scores"]["accuracy"], lost["accuracy_variance"])
     rows = here.log.read(
-        ("user_id", "prediction"), labeled=True, model=here.settings.reg_model_name, model_version=version
+        ("user_id", "prediction"), labeled=True, model=here.settings.reg_model_name, model_version=promotion["to"]
     ).rows
     rows = rows[rows["ts_utc"] > pd.Timestamp(promotion["ts_utc"])]
     answers = pd.DataFrame({"unit": units(rows), "correct": rows["label"] == rows["prediction"]})
     origin = f"that version {promotion['from']} had in experiment {promotion['experiment_id']}"
-    return check_quality(answers, Share(accuracy, variance), here.settings.ab_min_labeled, _ALPHA, origin)
+    return check_quality(answers, promised, here.settings.ab_min_labeled, _ALPHA, origin)
 
 
 def _promotion(here: Installation, trail: Trail) -> Event | None:
@@ -52,9 +53,3 @@ def _promotion(here: Installation, trail: Trail) -> Event | None:
 def _look(trail: Trail, promotion: Event) -> Event | None:
     looks = [event for event in trail.of_run(promotion["run_id"]) if event.get("verdict") == "promote"]
     return looks[-1] if looks else None
-
-
-def _lost_with(look: Event) -> tuple[float, float]:
-    """Return A's accuracy and its variance."""
-    arm = look["arms"]["A"]
-    return arm["scores"]["accuracy"], arm["accuracy_variance"]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
-import threading
-import time
 from pathlib import Path
 
 from crossfade.errors import LogUnavailable
+from crossfade.files import replace_text
 
 _log = logging.getLogger(__name__)
 
@@ -61,15 +58,9 @@ class SplitConfig:
         LogUnavailable
             The file cannot be written.
         """
-        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps({"ab_split_b": share}) + "\n")
-            # The kernel's own time stamps may be milliseconds apart: two changes within one would look the same.
-            os.utime(draft, ns=(time.time_ns(), time.time_ns()))
-            draft.replace(self._path)
+            replace_text(self._path, json.dumps({"ab_split_b": share}) + "\n")
         except OSError as error:
-            _discard(draft)
             raise LogUnavailable(
                 f"{self._path} cannot be written: {error.strerror}. The split is unchanged."
             ) from error
@@ -87,8 +78,3 @@ class SplitConfig:
         else:
             self._split_b, self.problem = float(share), None
         self._seen = stamp
-
-
-def _discard(draft: Path) -> None:
-    with contextlib.suppress(OSError):  # the folder itself may be what is wrong
-        draft.unlink(missing_ok=True)
