@@ -36,15 +36,16 @@ through 1 to 9; planning/ says what an experiment needs, and simulates some thro
 Around them: settings.py (every knob), errors.py, experiment.py (its name), schema.py (features and labels from
 outside), signature.py (the schema in MLflow), model.py (a version ready to answer), data.py (tables), files.py (put
 in place in one step), appendonly.py (those under the log), unpack.py (features out of it), featurestore.py and
-database.py (ingested rows in SQL), stats/ (pure statistics), engine/ (threads, Dask or Spark, where slices of the log are counted), page.py (pages for
-people), loop/reference.py (what drift is measured against), loop/incumbent.py (what prod learnt), loop/live.py and
-loop/window.py (what the log says now), loop/check.py (one look at both), loop/trend.py and loop/driftpage.py (its
-story), loop/holdout.py (which rows learn and which judge), loop/tracking.py (MLflow runs), loop/plots.py,
-loop/reports.py (report files), loop/evidence.py (what every step leaves in both), loop/router.py (the router, as the
-loop calls it), serving/messages.py (bodies), serving/config.py (the split in force), serving/context.py, failures.py
-and web.py (HTTP; serving/hotpath.py answers /predict in front of it), serving/ingest.py, ingestor.py, intake.py and
-labeledrow.py (labelled rows on their way in), compiled/ (models in the form that answers fastest), modelcache.py
-(copies of them, for when MLflow is down), stack/ (start, stop and drive the services), cli.py.
+database.py (ingested rows in SQL), stats/ (pure statistics), engine/ (threads, Dask or Spark, where slices of the log
+are counted), page.py (pages for people), loop/reference.py (what drift is measured against), loop/incumbent.py (what
+prod learnt), loop/live.py and loop/window.py (what the log says now), loop/check.py (one look at both), loop/trend.py
+and loop/driftpage.py (its story), loop/holdout.py (which rows learn and which judge), loop/tracking.py (MLflow runs),
+loop/plots.py, loop/reports.py (report files), loop/evidence.py (what every step leaves in both), loop/router.py (the
+router, as the loop calls it), serving/messages.py (bodies), serving/config.py (the split in force),
+serving/context.py, failures.py and web.py (HTTP; serving/hotpath.py answers /predict in front of it),
+serving/ingest.py, ingestor.py, intake.py and labeledrow.py (labelled rows on their way in), compiled/ (models in the
+form that answers fastest), modelcache.py (copies of them, for when MLflow is down), stack/ (start, stop and drive the
+services), cli.py.
 
 Importing a module does nothing: no folder made, no client, no thread.
 """
