@@ -23,6 +23,7 @@ import pandas as pd
 from scipy import stats
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
+from crossfade.logreader import read_log
 from crossfade.loop.evaluate import Evaluation, EvaluationRule, Experiment, evaluate
 from crossfade.loop.steps import EVALUATED_COLUMNS
 from crossfade.requestlog import COLUMNS, CsvRequestLog
@@ -92,7 +93,9 @@ def main() -> None:
         log = CsvRequestLog(path, path.with_name("labels.csv"))
         for _ in range(arguments.rounds):
             started = time.perf_counter()
-            found = evaluate(log.read(EVALUATED_COLUMNS, experiment_id=EXPERIMENT.id), EXPERIMENT, EvaluationRule())
+            found = evaluate(
+                read_log(log, EVALUATED_COLUMNS, experiment_id=EXPERIMENT.id), EXPERIMENT, EvaluationRule()
+            )
             middle = time.perf_counter()
             peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # before pandas has its turn
             by_pandas = by_hand(path)

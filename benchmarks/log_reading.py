@@ -21,6 +21,7 @@ import pandas as pd
 
 from crossfade.data import load_dataset
 from crossfade.engine import open_engine
+from crossfade.logreader import read_log
 from crossfade.loop.reference import ReferenceProfile
 from crossfade.loop.window import Window, WindowCounter, count_frame
 from crossfade.requestlog import COLUMNS, CsvRequestLog, LogSlice
@@ -58,7 +59,7 @@ def check(log: CsvRequestLog, rows: int) -> Window:
     """Do what a drift check reads: the window, and every labelled row."""
     with open_engine("local") as engine:
         (window,) = COUNTER.windows(log, rows, 1, engine)
-    log.read(("user_id", "model_version", "features_json", "prediction"), labeled=True, model="IrisClassifier")
+    read_log(log, ("user_id", "model_version", "features_json", "prediction"), labeled=True, model="IrisClassifier")
     return window
 
 

@@ -6,16 +6,17 @@ gunicorn "app:create_app()"
 from __future__ import annotations
 
 import logging
+from functools import cache
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from flask import Flask
 
 from crossfade.errors import SettingsError
-from crossfade.featurestore import FeatureStore
 from crossfade.modelcache import ModelCache
-from crossfade.registry import Registry
 from crossfade.requestlog import CsvRequestLog, RequestLog
 from crossfade.serving import web
+from crossfade.serving.catalog import Catalog, Source, open_source
 from crossfade.serving.config import SplitConfig
 from crossfade.serving.context import Router
 from crossfade.serving.ingestor import Ingestor
@@ -23,13 +24,16 @@ from crossfade.serving.predictor import Predictor
 from crossfade.serving.reload import Reloader
 from crossfade.settings import Settings, load_settings
 
+if TYPE_CHECKING:
+    from crossfade.featurestore import FeatureStore
+
 _log = logging.getLogger("crossfade.router")
 
 
 def create_app(
     settings: Settings | None = None,
     *,
-    registry: Registry | None = None,
+    registry: Source | None = None,
     log: RequestLog | None = None,
     store: FeatureStore | None = None,
     follow: bool = True,
@@ -52,14 +56,11 @@ def create_app(
     except SettingsError as error:
         raise SystemExit(f"error: {error}") from None  # under gunicorn too: one line, no traceback
     copies = settings.router_config.with_name("models") / f"of-{quote(settings.reg_model_name, safe='')}"
-    registry = registry or Registry(
-        settings.mlflow_tracking_uri, settings.reg_model_name, settings.model_runtime, ModelCache(copies)
-    )
+    source = registry or open_source(settings.mlflow_tracking_uri, settings.reg_model_name)
     log = log or CsvRequestLog(settings.request_log, settings.labels_log)
-    store = store or FeatureStore(settings.feature_store)
     config = SplitConfig(settings.router_config, settings.ab_split_b)
     reloader = Reloader(
-        registry,
+        Catalog(source, settings.model_runtime, ModelCache(copies)),
         settings.prod_alias,
         settings.staging_alias,
         signal=settings.router_config.with_name(".reload"),
@@ -69,7 +70,14 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = settings.router_max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask types the provider by its base class
     predictor = Predictor(reloader, config, log, settings.router_max_batch_rows)
-    ingestor = Ingestor(reloader, store, settings.reg_model_name, settings.router_max_batch_rows)
+
+    @cache
+    def open_store() -> FeatureStore:
+        from crossfade.featurestore import FeatureStore  # here: SQLAlchemy is for routers that take rows in
+
+        return store or FeatureStore(settings.feature_store)
+
+    ingestor = Ingestor(reloader, open_store, settings.reg_model_name, settings.router_max_batch_rows)
     tokens = settings.router_api_token, settings.router_admin_token
     web.install(app, Router(predictor, reloader, config, log, ingestor, *tokens))
     _say_what_is_open(settings)

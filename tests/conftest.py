@@ -17,8 +17,9 @@ from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
 
 from crossfade.data import load_dataset
-from crossfade.registry import Registry, Version
+from crossfade.registry import Registry
 from crossfade.settings import Settings, load_settings
+from crossfade.version import Version
 
 os.environ.setdefault("PYCARET_CUSTOM_LOGGING_PATH", os.devnull)
 

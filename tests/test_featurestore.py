@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from crossfade.errors import BatchConflict, StoreUnavailable
-from crossfade.featurestore import Added, FeatureRow, FeatureStore, StoreStats
+from crossfade.featurestore import FeatureStore
+from crossfade.ingested import Added, FeatureRow, StoreStats
 
 MODEL = "IrisClassifier"
 

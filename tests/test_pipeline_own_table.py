@@ -17,6 +17,7 @@ import pytest
 import pipeline
 from app import create_app
 from crossfade.data import draw_traffic, load_dataset
+from crossfade.logreader import read_log
 from crossfade.loop.promote import number_at
 from crossfade.loop.reports import ReportPaths, verify_manifest
 from crossfade.registry import Registry
@@ -164,7 +165,7 @@ def test_both_arms_answer_with_text(story: Story) -> None:
     """Both versions answer rows with gaps by the table's own labels, and the log holds them as they were sent."""
     assert {answer["variant"] for answer in story.answers} == {"A", "B"}
     assert {answer["prediction"] for answer in story.answers} == {"goes", "stays"}
-    rows = CsvRequestLog(story.settings.request_log, story.settings.labels_log).read().rows
+    rows = read_log(CsvRequestLog(story.settings.request_log, story.settings.labels_log)).rows
     assert len(rows) == 500
     assert set(rows["label"]) == {"goes", "stays"}
     sent = [json.loads(text) for text in rows["features_json"]]

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from crossfade.errors import AliasMoved, RegistryUnavailable
-from crossfade.registry import Registry, Version
+from crossfade.registry import Registry
+from crossfade.version import Version
 
 
 def test_what_is_not_there_is_none(registry: Registry) -> None:

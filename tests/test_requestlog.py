@@ -13,17 +13,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from crossfade import appendonly
+from crossfade import csvslices
 from crossfade.errors import LogUnavailable
-from crossfade.requestlog import (
-    COLUMNS,
-    CsvRequestLog,
-    LateLabel,
-    LogRow,
-    MemoryRequestLog,
-    RequestLog,
-    utc_now,
-)
+from crossfade.logreader import read_log
+from crossfade.memorylog import MemoryRequestLog
+from crossfade.requestlog import COLUMNS, CsvRequestLog, LateLabel, LogRow, RequestLog, utc_now
 
 NOW = "2026-01-02T03:04:05.000006+00:00"
 HEADER = ",".join(COLUMNS)
@@ -72,7 +66,7 @@ class TestContract:
 
     def test_an_empty_log_reads_empty(self, log: RequestLog) -> None:
         """A log that nothing was written to has no rows and nothing to complain of."""
-        contents = log.read()
+        contents = read_log(log)
         assert contents.rows.columns.tolist() == list(COLUMNS)
         assert (len(contents.rows), contents.set_aside) == (0, 0)
         assert len(contents.labeled()) == 0
@@ -81,7 +75,7 @@ class TestContract:
         """Rows come back in order, with types: numbers, UTC time stamps, missing where nothing was."""
         log.append([a_row("r1", label="0"), a_row("r2", user_id="", probability=None)])
         log.append([a_row("r3", status=500, prediction="", probability=None)])
-        rows = log.read().rows
+        rows = read_log(log).rows
         assert rows["request_id"].tolist() == ["r1", "r2", "r3"]
         assert rows["status"].tolist() == [200, 200, 500]
         assert rows["ab_split_b"].tolist() == [0.5] * 3
@@ -96,13 +90,13 @@ class TestContract:
     def test_text_survives(self, log: RequestLog, text: str) -> None:
         """Commas, quotes, other alphabets and what looks like a number or a null stay the text they are."""
         log.append([a_row(text, user_id=text, label=text, prediction=text)])
-        row = log.read().rows.iloc[0]
+        row = read_log(log).rows.iloc[0]
         assert [row["request_id"], row["user_id"], row["label"], row["prediction"]] == [text] * 4
 
     def test_numbers_survive(self, log: RequestLog) -> None:
         """Probability, latency and split come back to the last digit or so."""
         log.append([a_row("r", probability=0.1 + 0.2, latency_ms=1e-7, ab_split_b=1 / 3)])
-        row = log.read().rows.iloc[0]
+        row = read_log(log).rows.iloc[0]
         found = (row["probability"], row["latency_ms"], row["ab_split_b"])
         assert found == pytest.approx((0.3, 1e-7, 1 / 3), rel=1e-15)
 
@@ -110,45 +104,45 @@ class TestContract:
         """A label that comes later stands in its row."""
         log.append([a_row("r1"), a_row("r2")])
         log.append_labels([late("r2", "7")])
-        assert log.read().labeled()[["request_id", "label"]].to_numpy().tolist() == [["r2", "7"]]
+        assert read_log(log).labeled()[["request_id", "label"]].to_numpy().tolist() == [["r2", "7"]]
 
     def test_the_last_late_label_wins(self, log: RequestLog) -> None:
         """Of several late labels the last one counts, over the one that came with the request, too."""
         log.append([a_row("r1", label="0")])
         log.append_labels([late("r1", "1"), late("r1", "2")])
         log.append_labels([late("r1", "3")])
-        assert log.read().rows["label"].tolist() == ["3"]
+        assert read_log(log).rows["label"].tolist() == ["3"]
 
     def test_a_label_may_come_before_its_row(self, log: RequestLog) -> None:
         """A label stored before its row is joined once the row is there."""
         log.append_labels([late("r1", "2")])
-        assert log.read().rows.empty
+        assert read_log(log).rows.empty
         log.append([a_row("r1")])
-        assert log.read().rows["label"].tolist() == ["2"]
+        assert read_log(log).rows["label"].tolist() == ["2"]
 
     def test_a_label_of_an_unknown_request_is_no_row(self, log: RequestLog) -> None:
         """A label whose request is not there makes no row."""
         log.append([a_row("r1")])
         log.append_labels([late("x", "1"), late("r1", "0")])
-        assert log.read().rows["request_id"].tolist() == ["r1"]
+        assert read_log(log).rows["request_id"].tolist() == ["r1"]
 
     def test_rows_and_columns_are_chosen(self, log: RequestLog) -> None:
         """Only the rows of a model, and the columns asked for beside those that every row needs, are read."""
         log.append([a_row("r1", model="other"), a_row("r2"), a_row("r3", experiment_id="e")])
         log.append_labels([late("r2", "1")])
-        rows = log.read(("prediction",), model="m").rows
+        rows = read_log(log, ("prediction",), model="m").rows
         assert rows.columns.tolist() == ["ts_utc", "request_id", "label", "prediction", "status"]
         assert rows[["request_id", "label"]].astype(object).fillna("").to_numpy().tolist() == [["r2", "1"], ["r3", ""]]
-        assert log.read(model="m", experiment_id="e").rows["request_id"].tolist() == ["r3"]
+        assert read_log(log, model="m", experiment_id="e").rows["request_id"].tolist() == ["r3"]
 
     def test_labelled_rows_are_chosen(self, log: RequestLog) -> None:
         """Rows with a label, whenever it came, are read without the others, as `labeled` finds them among all."""
         log.append([a_row("r1", label="0"), a_row("r2"), a_row("r3"), a_row("r4", status=500, label="1")])
         log.append([a_row("r1", label="0", prediction="7")])
         log.append_labels([late("r3", "2")])
-        contents = log.read(labeled=True)
+        contents = read_log(log, labeled=True)
         assert contents.rows["request_id"].tolist() == ["r3", "r1"]
-        assert contents.rows.to_numpy().tolist() == log.read().labeled().to_numpy().tolist()
+        assert contents.rows.to_numpy().tolist() == read_log(log).labeled().to_numpy().tolist()
 
     @pytest.mark.parametrize("without", [["r1", "r4", "x"], {"r1", "r4"}, ("r4", "r1")])
     def test_requests_are_left_out(self, log: RequestLog, without: Any) -> None:
@@ -156,31 +150,31 @@ class TestContract:
         log.append([a_row("r1", label="0"), a_row("r2"), a_row("r3", model="other", label="0")])
         log.append([a_row("r1", label="1"), a_row("r4"), a_row("r5")])
         log.append_labels([late("r2", "1"), late("r4", "1")])
-        assert log.read(without=without).rows["request_id"].tolist() == ["r2", "r3", "r5"]
-        assert log.read(("label",), labeled=True, without=without, model="m").rows["request_id"].tolist() == ["r2"]
-        assert log.read(without=["r1", "r2", "r3", "r4", "r5"]).rows.empty
-        assert len(log.read(without=[]).rows) == 6
+        assert read_log(log, without=without).rows["request_id"].tolist() == ["r2", "r3", "r5"]
+        assert read_log(log, ("label",), labeled=True, without=without, model="m").rows["request_id"].tolist() == ["r2"]
+        assert read_log(log, without=["r1", "r2", "r3", "r4", "r5"]).rows.empty
+        assert len(read_log(log, without=[]).rows) == 6
 
     def test_labeled_keeps_the_newest_of_a_request(self, log: RequestLog) -> None:
         """A request id that was answered twice counts once, as its newest row."""
         log.append(
             [a_row("r1", label="0", prediction="0"), a_row("r2", label="1"), a_row("r1", label="0", prediction="5")]
         )
-        labeled = log.read().labeled()
+        labeled = read_log(log).labeled()
         assert labeled[["request_id", "prediction"]].to_numpy().tolist() == [["r2", "1"], ["r1", "5"]]
 
     def test_failed_rows_are_not_labeled(self, log: RequestLog) -> None:
         """A row the model failed on has nothing to compare its label with, and hides no earlier answer."""
         log.append([a_row("r1", label="0"), a_row("r1", label="0", status=500, prediction=""), a_row("r2", status=500)])
         log.append_labels([late("r2", "1")])
-        labeled = log.read().labeled()
+        labeled = read_log(log).labeled()
         assert labeled[["request_id", "status"]].to_numpy().tolist() == [["r1", 200]]
 
     def test_a_row_may_be_large(self, log: RequestLog) -> None:
         """A row of many features (the router takes bodies of 4 MiB) is read like any other."""
         names = [f"f{i}" for i in range(200_000)]
         log.append([a_row("big", features_json=json.dumps(dict.fromkeys(names, 1.0))), a_row("next")])
-        assert log.read().rows["request_id"].tolist() == ["big", "next"]
+        assert read_log(log).rows["request_id"].tolist() == ["big", "next"]
 
 
 def _append_many(path: str, writer: int, rows: int, barrier: Any) -> None:
@@ -207,7 +201,7 @@ def test_many_processes_append_at_once(tmp_path: Path) -> None:
         lines = list(csv.reader(file))
     assert [line == list(COLUMNS) for line in lines].count(True) == 1
     assert {len(line) for line in lines} == {len(COLUMNS)}
-    contents = CsvRequestLog(path, path.with_name("labels.csv")).read()
+    contents = read_log(CsvRequestLog(path, path.with_name("labels.csv")))
     assert sorted(contents.rows["request_id"]) == sorted(f"{w}-{i}" for w in range(writers) for i in range(rows))
     assert contents.rows["label"].tolist() == [name.split("-")[0] for name in contents.rows["request_id"]]
     assert contents.set_aside == 0
@@ -260,7 +254,7 @@ TORN = [
 def test_a_torn_last_line_is_set_aside(path: Path, torn: bytes) -> None:
     """A last line cut short by a crash is left out and counted; the rows before it stay."""
     _add(path, torn)
-    contents = _reopened(path).read()
+    contents = read_log(_reopened(path))
     assert contents.rows["request_id"].tolist() == ["r1", "r2"]
     assert contents.set_aside == 1
 
@@ -271,7 +265,7 @@ def test_a_torn_line_in_the_middle_is_set_aside(path: Path, torn: bytes) -> None
     _add(path, torn + b"\n")
     log = _reopened(path)
     log.append([a_row("r3"), a_row("r4")])
-    contents = log.read()
+    contents = read_log(log)
     assert contents.rows["request_id"].tolist() == ["r1", "r2", "r3", "r4"]
     assert contents.set_aside == 1
 
@@ -282,7 +276,7 @@ def test_a_row_written_after_a_torn_one_is_kept(path: Path, torn: bytes) -> None
     _add(path, torn)
     log = _reopened(path)
     log.append([a_row("r3"), a_row("r4")])
-    contents = log.read()
+    contents = read_log(log)
     assert contents.rows["request_id"].tolist() == ["r1", "r2", "r3", "r4"]
     assert contents.set_aside == 1
 
@@ -306,7 +300,7 @@ def test_a_damaged_line_is_set_aside(path: Path, damaged: bytes) -> None:
     _add(path, damaged + b"\n")
     log = _reopened(path)
     log.append([a_row("r3"), a_row("r4")])
-    contents = log.read()
+    contents = read_log(log)
     assert contents.rows["request_id"].tolist() == ["r1", "r2", "r3", "r4"]
     assert contents.set_aside == 1
 
@@ -316,7 +310,7 @@ def test_torn_labels_are_counted_too(path: Path) -> None:
     log = _reopened(path)
     log.append_labels([late("r1", "1")])
     _add(path.with_name("labels.csv"), b"2026-01-02T03:04:05+00:00,r2,0")
-    contents = log.read()
+    contents = read_log(log)
     assert contents.labeled()["request_id"].tolist() == ["r1"]
     assert contents.set_aside == 1
 
@@ -328,8 +322,8 @@ def test_a_file_moved_away_is_started_anew(path: Path) -> None:
     moved = path.rename(path.with_name("old.csv"))
     log.append([a_row("r4")])
     assert path.read_text().startswith(HEADER + "\n")
-    assert log.read().rows["request_id"].tolist() == ["r4"]
-    assert _reopened(moved).read().rows["request_id"].tolist() == ["r1", "r2", "r3"]
+    assert read_log(log).rows["request_id"].tolist() == ["r4"]
+    assert read_log(_reopened(moved)).rows["request_id"].tolist() == ["r1", "r2", "r3"]
 
 
 def test_a_file_replaced_by_another_is_followed(path: Path) -> None:
@@ -339,14 +333,14 @@ def test_a_file_replaced_by_another_is_followed(path: Path) -> None:
     path.rename(path.with_name("old.csv"))
     _reopened(path).append([a_row("r4")])
     log.append([a_row("r5")])
-    assert log.read().rows["request_id"].tolist() == ["r4", "r5"]
+    assert read_log(log).rows["request_id"].tolist() == ["r4", "r5"]
 
 
 def test_another_versions_header_is_refused(path: Path) -> None:
     """A file with other columns is not guessed at: it is refused, with what to do."""
     path.write_text(path.read_text().replace("latency_ms", "seconds"))
     with pytest.raises(LogUnavailable, match="Move the file away"):
-        _reopened(path).read()
+        read_log(_reopened(path))
 
 
 def test_a_folder_that_cannot_be_made_makes_the_log_unavailable(tmp_path: Path) -> None:
@@ -361,7 +355,7 @@ def test_an_unreadable_log_is_unavailable(tmp_path: Path) -> None:
     """A log that cannot be read is LogUnavailable, not an empty log."""
     (tmp_path / "logs" / "requests.csv").mkdir(parents=True)
     with pytest.raises(LogUnavailable, match=r"requests\.csv cannot be read"):
-        csv_log(tmp_path).read()
+        read_log(csv_log(tmp_path))
 
 
 def test_a_full_disk_makes_the_log_unavailable(tmp_path: Path) -> None:
@@ -385,7 +379,7 @@ class TestSlices:
 
     @pytest.fixture(autouse=True)
     def _small_slices(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(appendonly, "_SLICE_BYTES", 500)
+        monkeypatch.setattr(csvslices, "_SLICE_BYTES", 500)
 
     def test_slices_are_whole_lines_in_order(self, path: Path) -> None:
         """Every row stands in one slice, and the slices in the order of the file."""
@@ -414,7 +408,7 @@ class TestSlices:
         for i in range(3, 30):
             _add(path, torn + b"\n")
             _reopened(path).append([a_row(f"r{i}")])
-        contents = _reopened(path).read()
+        contents = read_log(_reopened(path))
         assert contents.rows["request_id"].tolist() == [f"r{i}" for i in range(1, 30)]
         assert contents.set_aside == 27
 
@@ -426,14 +420,14 @@ class TestSlices:
         log = _reopened(path)
         names = [f"d{day}-{i}" for day in (1, 2) for i in range(4)]
         assert len(log.slices()) == 5
-        assert log.read().rows["request_id"].tolist() == [*names, "r1", "r2"]
-        assert log.read(("prediction",), labeled=True).rows["request_id"].tolist() == names
+        assert read_log(log).rows["request_id"].tolist() == [*names, "r1", "r2"]
+        assert read_log(log, ("prediction",), labeled=True).rows["request_id"].tolist() == names
 
     def test_a_broken_part_is_said_so(self, path: Path) -> None:
         """A part that is no Parquet makes the log unavailable, and names the file."""
         path.with_name("requests.2026-01-01.parquet").write_text("no parquet")
         with pytest.raises(LogUnavailable, match=r"requests\.2026-01-01\.parquet cannot be read.*Move the file away"):
-            _reopened(path).read()
+            read_log(_reopened(path))
 
     def test_parts_of_other_types_are_read_as_text(self, path: Path) -> None:
         """A part that somebody wrote with numbers, categories and gaps holds the same rows."""
@@ -441,7 +435,7 @@ class TestSlices:
         rows["variant"] = rows["variant"].astype("category")
         rows.loc[1, ["features_json", "user_id"]] = None
         rows.to_parquet(path.with_name("requests.2026-01-01.parquet"), index=False)
-        found = _reopened(path).read().rows
+        found = read_log(_reopened(path)).rows
         assert found["request_id"].tolist() == ["d0", "d1", "d2", "d3", "r1", "r2"]
         assert found["status"].tolist() == [200] * 6
         assert found["user_id"].tolist()[1] == ""
@@ -450,6 +444,6 @@ class TestSlices:
         """A file that an editor saved with other line ends is read, torn line or not."""
         _reopened(path).append([a_row(f"r{i}") for i in range(3, 9)])
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n") + b"torn,line\r\n")
-        contents = _reopened(path).read()
+        contents = read_log(_reopened(path))
         assert contents.rows["request_id"].tolist() == [f"r{i}" for i in range(1, 9)]
         assert contents.set_aside == 1

@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from crossfade.database import Database
 from crossfade.errors import BatchConflict
+from crossfade.ingested import Added, Batch, FeatureRow, StoreStats
 from crossfade.requestlog import utc_now
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _NEWEST_BATCHES = 10
 
@@ -48,55 +51,6 @@ _batches = sa.Table(
     sa.Column("rejected", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("model", "batch_id"),
 )
-
-
-@dataclass(frozen=True)
-class FeatureRow:
-    """One labelled row."""
-
-    batch_id: str
-    position: int
-    """Place within the batch, from 0."""
-    features_json: str
-    """Object of feature name to value."""
-    label: str
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A batch, or all that was streamed under one batch id."""
-
-    batch_id: str
-    ts_utc: str
-    """When its first row came."""
-    stored: int
-    rejected: int
-    """Bad rows when it was streamed last; a batch of `add_batch` has none."""
-
-
-@dataclass(frozen=True)
-class StoreStats:
-    """What the store holds of one model."""
-
-    rows: int
-    batches: int
-    labels: Mapping[str, int]
-    """Rows by label."""
-    first_ts_utc: str | None
-    """When the oldest row came; None while there is none."""
-    last_ts_utc: str | None
-    newest_batches: tuple[Batch, ...]
-    """The ten that came last, newest first."""
-
-
-@dataclass(frozen=True)
-class Added:
-    """What became of rows that were to be added."""
-
-    new: int
-    """Rows that were stored; those that stood there already are neither new nor refused."""
-    refused: tuple[FeatureRow, ...]
-    """Rows whose place another row has, or whose batch was stored whole without them."""
 
 
 class FeatureStore:
@@ -183,6 +137,8 @@ class FeatureStore:
         StoreUnavailable
             The database cannot be read.
         """
+        import pandas as pd  # a router only writes: it does without
+
         known_as = sa.literal("ingest:") + _rows.c.batch_id + "." + sa.cast(_rows.c.position, sa.String)
         wanted = (known_as.label("request_id"), _rows.c.ts_utc, _rows.c.features_json, _rows.c.label)
         with self._database.reading() as connection:

@@ -5,17 +5,12 @@ The only module that talks to MLflow's registry. Serving reads it, the learning 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import mlflow
 from mlflow import MlflowClient
@@ -30,68 +25,23 @@ from mlflow.protos.databricks_pb2 import (
     ErrorCode,
 )
 
-from crossfade.compiled.model import load_compiled
 from crossfade.errors import AliasMoved, CrossfadeError, ModelUnusable, RegistryUnavailable, without_login
-from crossfade.model import Model, SklearnModel
-from crossfade.modelcache import ModelCache
+from crossfade.model import SklearnModel
 from crossfade.schema import FeatureSchema
 from crossfade.signature import schema_of
+from crossfade.version import COMPILED_FOLDER, LoadedModel, Version, digest_of
 
 _log = logging.getLogger(__name__)
 
-STATUS = "crossfade.status"
-"""Tag: candidate, staging, prod, rejected or retired."""
+_MODEL_FILES = "*.pkl"
+"""Those that make the model; MLflow's descriptions of it differ per version."""
 
-TRAINED_AT = "crossfade.trained_at"
-"""Tag: when it was registered after its training, as the request log writes time."""
-
-FEATURES = "crossfade.features"
-"""Tag: SHA-256 over the names and kinds of the features that it takes."""
-
-DIGEST = "crossfade.digest"
-"""Tag: SHA-256 over its model's files when it was registered."""
-
-RUNTIME, RUNTIME_REASON = "crossfade.runtime", "crossfade.runtime_reason"
-"""Tags: the tier that its model was compiled into, and why no faster one would do."""
-
-Runtime = Literal["auto", "onnx", "pipeline"]
-
-COMPILED_FOLDER = "compiled"
-"""Artifacts of a version's run: its model in compiled form."""
-
-# A router must notice a dead registry in seconds, not after MLflow's own 7 retries of 120 s.
+# A dead registry is noticed in seconds, not after MLflow's own 7 retries of 120 s.
 _CLIENT_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-
-
-@dataclass(frozen=True)
-class Version:
-    """A registered version."""
-
-    number: str
-    run_id: str
-    """MLflow run that trained it."""
-    tags: Mapping[str, str]
-    registered_at: str = ""
-    """As the request log writes time."""
-
-    @property
-    def status(self) -> str:
-        """Its `crossfade.status`; empty for a version that Crossfade did not register."""
-        return self.tags.get(STATUS, "")
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A version with its model in memory."""
-
-    version: Version
-    model: Model
-    digest: str
-    """SHA-256 over the model's files: two versions with the same digest answer alike."""
 
 
 def connect(tracking_uri: str) -> None:
@@ -110,20 +60,11 @@ class Registry:
         MLflow server or database URL.
     name : str
         Name of the registered model.
-    runtime : str
-        What `load` gives: `pipeline`, the model as it was trained; `auto`, its compiled form where it has one; `onnx`,
-        that and nothing else, and none that would have to be unpickled.
-    cache : ModelCache or None
-        Where loaded versions are kept for when MLflow does not answer; None: nowhere.
     """
 
-    def __init__(
-        self, tracking_uri: str, name: str, runtime: Runtime = "pipeline", cache: ModelCache | None = None
-    ) -> None:
+    def __init__(self, tracking_uri: str, name: str) -> None:
         connect(tracking_uri)
         self.name = name
-        self._runtime = runtime
-        self._cache = cache
         self._uri = tracking_uri
         self._client = MlflowClient(tracking_uri, tracking_uri)
 
@@ -207,88 +148,55 @@ class Registry:
         _log.info("alias %s: version %s -> none", alias, expected)
 
     def load(self, version: Version) -> LoadedModel:
-        """Fetch a version and load it.
+        """Fetch a version and load it as it was trained. Raises as `load_trained` does."""
+        with tempfile.TemporaryDirectory(prefix="crossfade-model-") as folder:
+            return self.load_trained(version, Path(folder))
+
+    def load_trained(self, version: Version, folder: Path) -> LoadedModel:
+        """Load a version as it was trained.
+
+        Parameters
+        ----------
+        version : Version
+            The version.
+        folder : Path
+            Its files are fetched to below here, unless they are there.
 
         Raises
         ------
         RegistryUnavailable
             MLflow does not answer.
         ModelUnusable
-            The artifact is missing or broken, says nothing about its features or classes, or is not what the runtime
-            allows.
+            The artifact is missing or broken, or says nothing about its features or classes.
         """
-        if self._cache is None:
-            with tempfile.TemporaryDirectory(prefix="crossfade-model-") as folder:
-                return self._load(version, Path(folder))
-        name = self._copy_name(version)
-        try:
-            with self._cache.folder_of(name) as copy:
-                return self._load(version, copy)
-        except ModelUnusable:
-            if not self._cache.discard(name):
-                raise
-        with self._cache.folder_of(name) as copy:  # it was the copy that was broken
-            return self._load(version, copy)
-
-    def remember(self, seen: Mapping[str, Version | None]) -> None:
-        """Keep in mind which version stands under which alias, for when MLflow does not answer."""
-        if self._cache is not None:
-            there = {alias: version for alias, version in seen.items() if version}
-            known = {alias: asdict(version) for alias, version in there.items()}
-            self._cache.remember(known, {self._copy_name(version) for version in there.values()})
-
-    def remembered(self, alias: str) -> Version | None:
-        """Return the version that stood under an alias when MLflow last answered; None when nobody knows."""
-        found = self._cache.remembered().get(alias) if self._cache is not None else None
-        return Version(**found) if found else None
-
-    def _copy_name(self, version: Version) -> str:
-        return f"{version.number}-{version.run_id}-{self._runtime}"
-
-    def _load(self, version: Version, folder: Path) -> LoadedModel:
         with self._reachable():
-            if self._runtime != "pipeline" and (compiled := self._load_compiled(version, folder)):
-                return compiled
             return _load(self._fetch(version, folder), version)
 
-    def _load_compiled(self, version: Version, folder: Path) -> LoadedModel | None:
-        """Load a version's compiled form; None where it has none and its pipeline may stand in."""
-        kept = (folder / COMPILED_FOLDER).is_dir()
-        try:
-            path = self._fetch_compiled(version, folder)
-            model = load_compiled(path, unpickle=self._runtime == "auto")
-        except ModelUnusable as error:
-            if self._runtime == "onnx":
-                raise ModelUnusable(
-                    f"version {version.number}: {error}. MODEL_RUNTIME=onnx serves nothing else; `auto` would"
-                ) from error
-            if kept:  # it was loaded from this copy before
-                raise
-            shutil.rmtree(folder / COMPILED_FOLDER, ignore_errors=True)
-            _log.info("version %s is served as it was trained: %s", version.number, error)
-            return None
-        return LoadedModel(version, model, version.tags.get(DIGEST) or _digest(path, "*"))
+    def fetch_compiled(self, version: Version, folder: Path) -> Path:
+        """Fetch the files of a version's compiled form into a folder below; return that.
 
-    def _fetch_compiled(self, version: Version, folder: Path) -> Path:
-        copy = folder / COMPILED_FOLDER
-        if copy.is_dir():
-            return copy
-        if any(folder.iterdir()):
-            raise ModelUnusable("it has no compiled form")
-        try:
-            path = mlflow.artifacts.download_artifacts(
-                run_id=version.run_id, artifact_path=COMPILED_FOLDER, dst_path=str(folder), tracking_uri=self._uri
-            )
-        except (MlflowException, OSError) as error:
-            if not _is_gone(error):
-                raise
-            raise ModelUnusable("it has no compiled form") from error
+        Raises
+        ------
+        RegistryUnavailable
+            MLflow does not answer.
+        ModelUnusable
+            The version has no compiled form.
+        """
+        with self._reachable():
+            try:
+                path = mlflow.artifacts.download_artifacts(
+                    run_id=version.run_id, artifact_path=COMPILED_FOLDER, dst_path=str(folder), tracking_uri=self._uri
+                )
+            except (MlflowException, OSError) as error:
+                if not _is_gone(error):
+                    raise
+                raise ModelUnusable("it has no compiled form") from error
         return Path(path)
 
     def digest(self, version: Version) -> str:
         """Fetch a version's files and hash those that make the model. Raises as `load` does."""
         with self._reachable(), tempfile.TemporaryDirectory(prefix="crossfade-model-") as folder:
-            return _digest(self._fetch(version, Path(folder)))
+            return digest_of(self._fetch(version, Path(folder)), _MODEL_FILES)
 
     def schema(self, version: Version) -> FeatureSchema:
         """Return the features a version takes, without loading its model.
@@ -351,13 +259,8 @@ class Registry:
             ) from error
 
 
-def _copy_name(version: Version) -> str:
-    return f"{version.number}-{version.run_id}"
-
-
 def _version(found: ModelVersion) -> Version:
-    registered = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).isoformat(timespec="microseconds")
-    return Version(str(found.version), found.run_id or "", dict(found.tags), registered)
+    return Version.of_mlflow(found.version, found.run_id, found.tags, found.creation_timestamp)
 
 
 def _is_missing(error: MlflowException) -> bool:
@@ -390,7 +293,9 @@ def _load(path: Path, version: Version) -> LoadedModel:
     if "classes" not in metadata:
         raise ModelUnusable(f"version {version.number} has no list of classes: train it with Crossfade")
     schema = _schema(described.signature, version)
-    return LoadedModel(version, SklearnModel(pipeline, schema, tuple(metadata["classes"])), _digest(path))
+    return LoadedModel(
+        version, SklearnModel(pipeline, schema, tuple(metadata["classes"])), digest_of(path, _MODEL_FILES)
+    )
 
 
 def _schema(signature: ModelSignature | None, version: Version) -> FeatureSchema:
@@ -400,11 +305,3 @@ def _schema(signature: ModelSignature | None, version: Version) -> FeatureSchema
             f"version {version.number} has no signature of numbers, text and booleans by name: train it with Crossfade"
         )
     return schema
-
-
-def _digest(folder: Path, files: str = "*.pkl") -> str:
-    """Hash the files that make the model; MLflow's descriptions of it differ per version."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob(files)):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()

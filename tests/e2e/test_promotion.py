@@ -32,11 +32,12 @@ from crossfade.loop.audit import BEGUN, BY_OTHERS, LOOK, REFUSED, TAGGED, Event
 from crossfade.loop.installation import Installation
 from crossfade.loop.moves import DECIDED_BY, EVIDENCE_RUN, EXPERIMENT, number_at
 from crossfade.loop.tracking import read_json
-from crossfade.registry import STATUS, connect
+from crossfade.registry import connect
 from crossfade.requestlog import LogRow, utc_now
 from crossfade.schema import Feature, FeatureSchema
 from crossfade.signature import signature_of
 from crossfade.stack.services import PROJECT
+from crossfade.version import STATUS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

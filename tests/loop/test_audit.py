@@ -17,9 +17,11 @@ from typer.testing import CliRunner
 
 from crossfade.cli import cli
 from crossfade.errors import LogUnavailable
+from crossfade.logreader import read_log
 from crossfade.loop.audit import LOOK, Audit, headline, without_ended
 from crossfade.loop.evaluate import EvaluationRule, Experiment, evaluate
-from crossfade.requestlog import LogRow, MemoryRequestLog
+from crossfade.memorylog import MemoryRequestLog
+from crossfade.requestlog import LogRow
 from crossfade.settings import Settings
 
 NOW = "2026-01-02T03:04:05.000006+00:00"
@@ -142,7 +144,7 @@ def _look(audit: Audit, *parts: list[LogRow]) -> Any:
     log = MemoryRequestLog()
     for rows in parts:
         log.append(rows)
-    found = evaluate(log.read(), Experiment("m-v1-v2", "1", "2"), EvaluationRule())
+    found = evaluate(read_log(log), Experiment("m-v1-v2", "1", "2"), EvaluationRule())
     audit.append({"event": LOOK, **found.to_dict(), "run_id": "run-7", "trigger": "test"})
     return json.loads(audit.path.read_text().splitlines()[-1])
 

@@ -14,8 +14,10 @@ import pytest
 from scipy import stats
 from sklearn.metrics import f1_score
 
+from crossfade.logreader import LogContents, read_log
 from crossfade.loop.evaluate import Evaluation, EvaluationRule, Experiment, evaluate
-from crossfade.requestlog import LateLabel, LogContents, LogRow, MemoryRequestLog
+from crossfade.memorylog import MemoryRequestLog
+from crossfade.requestlog import LateLabel, LogRow
 from crossfade.stats.proportions import Share
 
 EXPERIMENT = Experiment("m-v1-v2", "1", "2")
@@ -54,7 +56,7 @@ def contents_of(*parts: Sequence[LogRow], labels: Sequence[LateLabel] = ()) -> L
     for rows in parts:
         log.append(rows)
     log.append_labels(labels)
-    return log.read()
+    return read_log(log)
 
 
 def judged(*parts: Sequence[LogRow], rule: EvaluationRule | None = None) -> Evaluation:

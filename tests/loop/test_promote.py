@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 
 from crossfade.errors import AliasMoved, NoModel
+from crossfade.logreader import read_log
 from crossfade.loop.evaluate import Evaluation, EvaluationRule, Experiment, Verdict, evaluate
 from crossfade.loop.promote import Aliases, apply, bootstrap, finish, number_at, roll_back, stage
-from crossfade.registry import STATUS, Registry, Version
-from crossfade.requestlog import MemoryRequestLog
+from crossfade.memorylog import MemoryRequestLog
+from crossfade.registry import Registry
+from crossfade.version import STATUS, Version
 
 ALIASES = Aliases("prod", "staging", "previous")
 Register = Callable[..., Version]
@@ -19,7 +21,7 @@ Register = Callable[..., Version]
 
 def _verdict(verdict: Verdict, a: str = "1", b: str = "2") -> Evaluation:
     experiment = Experiment.between("IrisClassifier", a, b)
-    found = evaluate(MemoryRequestLog().read(), experiment, EvaluationRule())
+    found = evaluate(read_log(MemoryRequestLog()), experiment, EvaluationRule())
     return replace(found, verdict=verdict, reasons=("because",))
 
 

@@ -13,13 +13,15 @@ import pytest
 from mlflow import MlflowClient
 
 from crossfade.errors import AliasMoved, LogUnavailable, NoModel
+from crossfade.logreader import read_log
 from crossfade.loop.audit import BY_OTHERS, LOOK, Audit
 from crossfade.loop.evaluate import Evaluation, EvaluationRule, Experiment, Verdict, evaluate
 from crossfade.loop.moves import Aliases, number_at
 from crossfade.loop.promote import apply, bootstrap, explain, finish, roll_back, stage
-from crossfade.registry import STATUS, Registry
-from crossfade.requestlog import MemoryRequestLog
+from crossfade.memorylog import MemoryRequestLog
+from crossfade.registry import Registry
 from crossfade.settings import Settings
+from crossfade.version import STATUS
 
 ALIASES = Aliases("prod", "staging", "previous")
 _WRITES = ("set_registered_model_alias", "delete_registered_model_alias", "set_model_version_tag")
@@ -102,7 +104,7 @@ class World:
 
     def verdict(self, verdict: Verdict, a: str, b: str) -> Evaluation:
         experiment = Experiment.between(self.name, a, b)
-        found = evaluate(MemoryRequestLog().read(), experiment, EvaluationRule())
+        found = evaluate(read_log(MemoryRequestLog()), experiment, EvaluationRule())
         return replace(found, verdict=verdict, reasons=("because",))
 
     def look(self, verdict: Verdict, run: str) -> bool:

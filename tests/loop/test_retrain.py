@@ -23,10 +23,13 @@ from crossfade.loop.incumbent import KnownRows
 from crossfade.loop.retrain import log_training, train_challenger
 from crossfade.loop.tracking import read_metrics, read_profile, read_snapshot, share_of
 from crossfade.model import SklearnModel
-from crossfade.registry import COMPILED_FOLDER, Registry, Runtime
+from crossfade.modelcache import ModelCache
+from crossfade.registry import Registry
 from crossfade.schema import Feature, FeatureSchema
+from crossfade.serving.catalog import Catalog
 from crossfade.settings import Settings
 from crossfade.stats.profile import CategoricalProfile, NumericProfile
+from crossfade.version import COMPILED_FOLDER, Runtime
 
 SCHEMA = FeatureSchema((Feature("size"), Feature("colour", "categorical"), Feature("flag", "boolean")))
 
@@ -126,8 +129,8 @@ def test_a_training_leaves_what_a_later_check_needs(
     assert [answer.label for answer in answers] == ["yes", "no"]
 
 
-def _served(registry: Registry, runtime: Runtime, settings: Settings) -> Registry:
-    return Registry(settings.mlflow_tracking_uri, registry.name, runtime)
+def _served(registry: Registry, runtime: Runtime, settings: Settings) -> Catalog:
+    return Catalog(registry, runtime, ModelCache(settings.crossfade_home / f"copies-{runtime}"))
 
 
 def test_a_router_gets_the_compiled_form(logged: tuple[str, str], registry: Registry, settings: Settings) -> None:

@@ -23,9 +23,9 @@ from crossfade.loop.moves import number_at
 from crossfade.loop.reports import ReportPaths
 from crossfade.loop.router import HttpRouter
 from crossfade.loop.watch import watch
-from crossfade.registry import STATUS, Version
 from crossfade.requestlog import LogRow, utc_now
 from crossfade.settings import Settings, load_settings
+from crossfade.version import STATUS, Version
 
 Register = Callable[..., Version]
 

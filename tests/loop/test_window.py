@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crossfade import appendonly
+from crossfade import csvslices
 from crossfade.engine import Engine, open_engine
 from crossfade.loop.reference import ReferenceProfile
 from crossfade.loop.trend import COLUMNS, continued, trend_of
@@ -91,7 +91,7 @@ def test_windows_are_the_newest_rows(
     log: CsvRequestLog, engine: Engine, rows: int, most: int, slice_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Window k holds the k-th newest `rows` answers of the model, wherever the log is cut into slices."""
-    monkeypatch.setattr(appendonly, "_SLICE_BYTES", slice_bytes)
+    monkeypatch.setattr(csvslices, "_SLICE_BYTES", slice_bytes)
     found = COUNTER.windows(log, rows, most, engine)
     ends = list(range(300, 0, -rows))[:most]
     assert [window.rows for window in found] == [min(rows, stop) for stop in ends]
@@ -142,14 +142,14 @@ def test_values_of_another_kind_are_counted_in_their_window(log: CsvRequestLog, 
 @pytest.mark.parametrize("slice_bytes", [300, 2**24])
 def test_a_sample_is_the_newest_rows(log: CsvRequestLog, slice_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sample for the pictures holds the newest answers, oldest first."""
-    monkeypatch.setattr(appendonly, "_SLICE_BYTES", slice_bytes)
+    monkeypatch.setattr(csvslices, "_SLICE_BYTES", slice_bytes)
     assert COUNTER.sample(log, 7)["size"].tolist() == [float(number) for number in range(293, 300)]
 
 
 @pytest.mark.parametrize("name", ["dask", "spark"])
 def test_every_engine_finds_the_same(log: CsvRequestLog, name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster of two workers finds what threads find, to the last digit."""
-    monkeypatch.setattr(appendonly, "_SLICE_BYTES", 5000)
+    monkeypatch.setattr(csvslices, "_SLICE_BYTES", 5000)
     with open_engine("local") as local:
         expected = COUNTER.windows(log, 70, 3, local)
     with open_engine(name) as cluster:

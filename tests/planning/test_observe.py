@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from crossfade.logreader import LogContents
 from crossfade.loop.pairing import Pairs
 from crossfade.planning.observe import intra_class_correlation, observe
-from crossfade.requestlog import LogContents
 
 
 def contents(rows: int = 300, days: float = 3.0, right: float = 0.8, **changes: Any) -> LogContents:

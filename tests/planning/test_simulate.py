@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from crossfade.logreader import LogContents
 from crossfade.loop.evaluate import EvaluationRule, Experiment, evaluate
 from crossfade.loop.pairing import Pairs
 from crossfade.planning.observe import intra_class_correlation
 from crossfade.planning.simulate import GATES, Ending, Endings, Rows, Traffic, draw, judge_daily, simulate
-from crossfade.requestlog import LogContents
 from crossfade.stats.arms import design_effect
 
 RULE = EvaluationRule(max_days=inf, max_labeled=10**9)

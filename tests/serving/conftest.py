@@ -22,7 +22,9 @@ from sklearn.tree import DecisionTreeClassifier
 
 from app import create_app
 from crossfade.data import load_dataset
+from crossfade.modelcache import ModelCache
 from crossfade.registry import Registry
+from crossfade.serving.catalog import Catalog, Source
 from crossfade.serving.reload import Reloader
 from crossfade.serving.split import assign
 from crossfade.settings import Settings, load_settings
@@ -100,9 +102,11 @@ def make_reloader(settings: Settings) -> Iterator[Callable[..., Reloader]]:
     """Make reloaders of that installation; their threads end with the test."""
     made: list[Reloader] = []
 
-    def make(registry: Registry, poll_seconds: float = 3600) -> Reloader:
+    def make(source: Source | Catalog, poll_seconds: float = 3600) -> Reloader:
         signal = settings.router_config.with_name(".reload")
-        made.append(Reloader(registry, settings.prod_alias, settings.staging_alias, signal, poll_seconds))
+        copies = ModelCache(settings.crossfade_home / f"copies-{len(made)}")
+        catalog = source if isinstance(source, Catalog) else Catalog(source, "pipeline", copies)
+        made.append(Reloader(catalog, settings.prod_alias, settings.staging_alias, signal, poll_seconds))
         return made[-1]
 
     yield make

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from crossfade.logreader import read_log
+from crossfade.memorylog import MemoryRequestLog
 from crossfade.model import Prediction
-from crossfade.registry import LoadedModel, Version
-from crossfade.requestlog import MemoryRequestLog
 from crossfade.schema import FeatureSchema
 from crossfade.serving.config import SplitConfig
 from crossfade.serving.deployment import Arm, Deployment
 from crossfade.serving.messages import PredictBody
 from crossfade.serving.predictor import Predictor
 from crossfade.serving.split import assign
+from crossfade.version import LoadedModel, Version
 
 
 @dataclass(frozen=True)
@@ -105,5 +106,5 @@ def test_a_request_ends_on_the_deployment_it_began_with(tmp_path: Path) -> None:
         model.allowed.set()
         answered = answer.result()
     assert answered.arm.version == "1"
-    assert log.read().rows["model_version"].tolist() == ["1"]
+    assert read_log(log).rows["model_version"].tolist() == ["1"]
     assert answered.experiment_id is None

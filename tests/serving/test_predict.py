@@ -17,6 +17,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from app import create_app
 from crossfade.data import load_dataset
+from crossfade.logreader import read_log
 from crossfade.registry import Registry
 from crossfade.requestlog import COLUMNS, CsvRequestLog
 from crossfade.serving.split import assign
@@ -276,7 +277,7 @@ def test_sixteen_threads_get_the_answers_of_one(served: Any) -> None:
     with ThreadPoolExecutor(16) as pool:
         together = list(pool.map(ask, bodies("together")))
     assert together == alone
-    contents = CsvRequestLog(served.settings.request_log, served.settings.labels_log).read()
+    contents = read_log(CsvRequestLog(served.settings.request_log, served.settings.labels_log))
     ids = contents.rows["request_id"]
     assert contents.set_aside == 0
     assert sorted(ids[ids.str.startswith("together-")]) == sorted(f"together-{i}" for i in range(len(IRIS)))
@@ -296,7 +297,7 @@ def test_without_an_experiment_none_is_logged(
     """Rows answered while no experiment runs carry no experiment id."""
     register("prod")
     create_app(settings, registry=registry, follow=False).test_client().post("/predict", json={"features": FEATURES})
-    assert CsvRequestLog(settings.request_log, settings.labels_log).read().rows["experiment_id"].tolist() == [""]
+    assert read_log(CsvRequestLog(settings.request_log, settings.labels_log)).rows["experiment_id"].tolist() == [""]
 
 
 class TestAModelThatRaises:
@@ -325,7 +326,7 @@ class TestAModelThatRaises:
     def test_is_logged_with_status_500(self, client: Any, settings: Settings) -> None:
         """The failed request is in the log with status 500, its features, and no prediction."""
         client.post("/predict", json={"features": self.TALL, "request_id": "tall"})
-        rows = CsvRequestLog(settings.request_log, settings.labels_log).read().rows
+        rows = read_log(CsvRequestLog(settings.request_log, settings.labels_log)).rows
         assert rows[["request_id", "status"]].to_numpy().tolist() == [["tall", 500]]
         assert json.loads(rows["features_json"][0]) == dict(zip(FEATURES, self.TALL, strict=True))
         assert rows[["prediction", "probability"]].isna().all(axis=None)
@@ -333,7 +334,7 @@ class TestAModelThatRaises:
     def test_fails_a_batch_as_a_whole(self, client: Any, settings: Settings) -> None:
         """A batch with one row that the model refuses is answered with 500, and each of its rows logged with 500."""
         reply = client.post("/predict", json={"features": [[1, 1, 1, 1], self.TALL], "request_id": "b"})
-        rows = CsvRequestLog(settings.request_log, settings.labels_log).read().rows
+        rows = read_log(CsvRequestLog(settings.request_log, settings.labels_log)).rows
         assert reply.status_code == 500
         assert rows[["request_id", "status"]].to_numpy().tolist() == [["b.0", 500], ["b.1", 500]]
 
@@ -362,7 +363,7 @@ def test_no_answer_leaves_unlogged(
     """While the log cannot be written the reply is 503 without a prediction, and says what to fix."""
     register("prod")
     client = create_app(settings, registry=registry, follow=False).test_client()
-    settings.request_log.parent.mkdir(parents=True)
+    settings.request_log.parent.mkdir(parents=True, exist_ok=True)
     spoil(settings.request_log)
     reply = client.post("/predict", json={"features": FEATURES})
     assert (reply.status_code, set(reply.json), reply.json["error"]) == (503, {"error", "detail"}, "log_unavailable")

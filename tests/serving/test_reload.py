@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,14 @@ from sklearn.tree import DecisionTreeClassifier
 from app import create_app
 from crossfade.data import load_dataset
 from crossfade.errors import NoModel, RegistryUnavailable
+from crossfade.logreader import read_log
 from crossfade.modelcache import ModelCache
-from crossfade.registry import LoadedModel, Registry, Version, connect
+from crossfade.registry import Registry, connect
 from crossfade.requestlog import CsvRequestLog
+from crossfade.serving.catalog import Catalog
 from crossfade.serving.reload import Reloader
 from crossfade.settings import Settings
+from crossfade.version import LoadedModel, Version
 
 Register = Callable[..., Version]
 MakeReloader = Callable[..., Reloader]
@@ -47,14 +50,11 @@ class Switchable:
     def at(self, alias: str) -> Version | None:
         return self.target.at(alias)
 
-    def load(self, version: Version) -> LoadedModel:
-        return self.target.load(version)
+    def fetch_compiled(self, version: Version, folder: Path) -> Path:
+        return self.target.fetch_compiled(version, folder)
 
-    def remember(self, seen: Mapping[str, Version | None]) -> None:
-        self.target.remember(seen)
-
-    def remembered(self, alias: str) -> Version | None:
-        return self.target.remembered(alias)
+    def load_trained(self, version: Version, folder: Path) -> LoadedModel:
+        return self.target.load_trained(version, folder)
 
 
 @pytest.fixture
@@ -407,29 +407,17 @@ def copies(settings: Settings, registry: Registry, register: Register, make_relo
     folder = settings.crossfade_home / "models"
     register("prod")
     register("staging")
-    caching = Registry(settings.mlflow_tracking_uri, registry.name, "auto", ModelCache(folder))
+    caching = Catalog(registry, "auto", ModelCache(folder))
     make_reloader(caching).refresh()
     return folder
 
 
-@pytest.fixture
-def cut_off(settings: Settings, dead: Registry) -> Callable[[Path], Registry]:
-    """Make the same registry, with copies, where nobody answers."""
-
-    def make(folder: Path) -> Registry:
-        found = Registry(NOBODY, settings.reg_model_name, "auto", ModelCache(folder))
-        connect(settings.mlflow_tracking_uri)
-        return found
-
-    return make
-
-
 def test_a_router_starts_without_mlflow(
-    copies: Path, cut_off: Callable[[Path], Registry], registry: Registry, make_reloader: MakeReloader
+    copies: Path, dead: Registry, registry: Registry, make_reloader: MakeReloader
 ) -> None:
     """Both arms are served from copies, and it is told that MLflow does not answer; once it does, it is followed."""
-    switchable = Switchable(cut_off(copies))
-    reloader = make_reloader(switchable)
+    switchable = Switchable(dead)
+    reloader = make_reloader(Catalog(switchable, "auto", ModelCache(copies)))
     reloader.refresh()
     deployment = reloader.current
     assert deployment.staging is not None
@@ -444,16 +432,14 @@ def test_a_router_starts_without_mlflow(
     assert reloader.current.prod.loaded is deployment.prod.loaded
 
 
-def test_what_stood_there_last_is_remembered(
-    settings: Settings, copies: Path, registry: Registry, cut_off: Callable[[Path], Registry]
-) -> None:
+def test_what_stood_there_last_is_remembered(copies: Path, registry: Registry, dead: Registry) -> None:
     """An alias that was dropped is not served from a copy."""
-    caching = Registry(settings.mlflow_tracking_uri, registry.name, "auto", ModelCache(copies))
+    caching = Catalog(registry, "auto", ModelCache(copies))
     reloader = Reloader(caching, "prod", "staging", copies / "signal", 3600)
     reloader.refresh()
     registry.drop("staging", expected="2")
     reloader.refresh()
-    found = cut_off(copies)
+    found = Catalog(dead, "auto", ModelCache(copies))
     prod = found.remembered("prod")
     assert (prod and prod.number, found.remembered("staging")) == ("1", None)
 
@@ -464,7 +450,7 @@ def test_a_broken_copy_is_fetched_anew(copies: Path, settings: Settings, registr
     assert len(pickles) == 2
     for path in pickles:
         path.write_bytes(b"no pickle")
-    caching = Registry(settings.mlflow_tracking_uri, registry.name, "auto", ModelCache(copies))
+    caching = Catalog(registry, "auto", ModelCache(copies))
     assert caching.load(registry.get("1")).model.predict([[5.1, 3.5, 1.4, 0.2]])[0].label == 0
     assert sum(path.read_bytes() == b"no pickle" for path in copies.rglob("*.pkl")) == 1
 
@@ -475,7 +461,7 @@ def test_copies_that_cannot_be_written_stop_nobody(settings: Settings, registry:
     (settings.crossfade_home / "models").write_text("in the way")
     cache = ModelCache(settings.crossfade_home / "models")
     reloader = Reloader(
-        Registry(settings.mlflow_tracking_uri, registry.name, "auto", cache),
+        Catalog(registry, "auto", cache),
         "prod",
         "staging",
         settings.crossfade_home / "signal",
@@ -490,7 +476,7 @@ def test_old_copies_are_dropped(copies: Path, settings: Settings, registry: Regi
     (old,) = copies.glob("2-*")
     os.utime(old, (0, 0))
     _move(registry, "staging", register())
-    caching = Registry(settings.mlflow_tracking_uri, registry.name, "auto", ModelCache(copies))
+    caching = Catalog(registry, "auto", ModelCache(copies))
     Reloader(caching, "prod", "staging", copies / "signal", 3600).refresh()
     assert sorted(path.name.split("-")[0] for path in copies.iterdir() if path.is_dir()) == ["1", "3"]
 
@@ -605,7 +591,7 @@ def test_swaps_interrupt_nobody(settings: Settings, registry: Registry, register
         answers = [answer for asked in asking for answer in asked.result()]
     assert {answer[0] for answer in answers} == {200}
     assert {answer[1:] for answer in answers} == {("1", None), ("2", None)}
-    assert len(CsvRequestLog(settings.request_log, settings.labels_log).read().rows) == len(answers)
+    assert len(read_log(CsvRequestLog(settings.request_log, settings.labels_log)).rows) == len(answers)
 
 
 class _BreaksOnce(Registry):
@@ -615,11 +601,11 @@ class _BreaksOnce(Registry):
         super().__init__(tracking_uri, name)
         self._breaks = {number}
 
-    def load(self, version: Version) -> LoadedModel:
+    def load_trained(self, version: Version, folder: Path) -> LoadedModel:
         if version.number in self._breaks:
             self._breaks.remove(version.number)
             raise RegistryUnavailable("Connection broken: IncompleteRead")
-        return super().load(version)
+        return super().load_trained(version, folder)
 
 
 def test_a_broken_download_is_tried_again(

@@ -13,9 +13,11 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import create_app
-from crossfade.registry import Registry, Version
+from crossfade.logreader import read_log
+from crossfade.registry import Registry
 from crossfade.requestlog import CsvRequestLog
 from crossfade.settings import Settings, load_settings
+from crossfade.version import Version
 
 ROW = [5.1, 3.5, 1.4, 0.2]
 
@@ -37,7 +39,7 @@ def labels(client: FlaskClient, settings: Settings, register: Register) -> Calla
         assert client.post("/predict", json={"features": ROW, "request_id": name}).status_code == 200
 
     def read() -> dict[str, str]:
-        known = CsvRequestLog(settings.request_log, settings.labels_log).read().labeled()
+        known = read_log(CsvRequestLog(settings.request_log, settings.labels_log)).labeled()
         return dict(zip(known["request_id"], known["label"], strict=True))
 
     return read

@@ -15,8 +15,8 @@ from crossfade.loop.live import LabeledRows, LiveSource, LiveWindows, read_label
 from crossfade.loop.policy import Attempts
 from crossfade.loop.quality import QualityReport, check_quality
 from crossfade.loop.tracking import read_metrics, share_of
-from crossfade.registry import FEATURES, TRAINED_AT, Version
 from crossfade.settings import Settings
+from crossfade.version import FEATURES, TRAINED_AT, Version
 
 _log = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from crossfade.experiment import experiment_id
+from crossfade.logreader import LogContents, units, where
 from crossfade.loop.champion import Scores
 from crossfade.loop.gates import Gate, GateName, ask_gates
 from crossfade.loop.guardrails import Guardrail, look
 from crossfade.loop.quality import share_of_answers
-from crossfade.requestlog import LogContents, units, where
 from crossfade.stats.arms import Stratum
 from crossfade.stats.proportions import (
     Allocation,

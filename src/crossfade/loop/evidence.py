@@ -27,8 +27,8 @@ from crossfade.loop.reports import (
 from crossfade.loop.tracking import log_frame, log_json
 from crossfade.loop.trend import COLUMNS as TREND_COLUMNS
 from crossfade.loop.trend import continued, trend_of
-from crossfade.registry import DIGEST
 from crossfade.settings import Settings
+from crossfade.version import DIGEST
 
 _NOT_IN_METRIC_NAMES = re.compile(r"[^\w. -]")  # MLflow refuses them, or takes them for folders
 _LONGEST_METRIC_NAME = 200

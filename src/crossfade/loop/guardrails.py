@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from crossfade.logreader import where
 from crossfade.loop.champion import Scores
 from crossfade.loop.quality import share_of_answers
-from crossfade.requestlog import where
 from crossfade.stats.proportions import worse_share
 
 _ALPHA = 0.001

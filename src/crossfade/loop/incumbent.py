@@ -14,9 +14,9 @@ from crossfade.loop.live import REQUEST_ID
 from crossfade.loop.reference import ReferenceProfile
 from crossfade.loop.tracking import read_metrics, read_profile, read_snapshot, share_of
 from crossfade.model import Model
-from crossfade.registry import Version
 from crossfade.schema import FeatureSchema
 from crossfade.stats.proportions import Share
+from crossfade.version import Version
 
 _log = logging.getLogger(__name__)
 

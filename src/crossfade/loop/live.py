@@ -9,10 +9,10 @@ import pandas as pd
 
 from crossfade.data import draw_traffic, load_dataset, read_file, take_features
 from crossfade.engine import open_engine
+from crossfade.logreader import read_log, units
 from crossfade.loop.installation import Installation
 from crossfade.loop.reference import ReferenceProfile
 from crossfade.loop.window import Window, WindowCounter, count_frame
-from crossfade.requestlog import units
 from crossfade.schema import FeatureSchema, label_text, lost
 from crossfade.unpack import unpack
 
@@ -118,7 +118,7 @@ def read_labeled(source: LiveSource) -> LabeledRows:
 def _labeled_requests(source: LiveSource) -> LabeledRows:
     settings, schema = source.here.settings, source.schema
     columns = ("user_id", "model_version", "features_json", "prediction")
-    contents = source.here.log.read(columns, labeled=True, model=settings.reg_model_name)
+    contents = read_log(source.here.log, columns, labeled=True, model=settings.reg_model_name)
     known = contents.rows
     mine = known[known["model_version"] == source.prod_version]
     answers = pd.DataFrame({"unit": units(mine), "correct": mine["label"] == mine["prediction"]})

@@ -23,14 +23,14 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from crossfade.errors import ModelUnusable
+from crossfade.logreader import read_log, units
 from crossfade.loop.evaluate import Experiment
 from crossfade.loop.installation import Installation
 from crossfade.model import Model
-from crossfade.registry import Version
-from crossfade.requestlog import units
 from crossfade.schema import label_text
 from crossfade.stats.arms import design_effect
 from crossfade.unpack import unpack
+from crossfade.version import Version
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def _score(here: Installation, experiment: Experiment, one_per_user: bool) -> Pa
     versions = _versions(here, experiment)
     folder = here.settings.report_dir / "scores" / experiment.id
     columns = ("user_id", "variant", "model_version", "prediction")
-    labeled = here.log.read(columns, labeled=True, experiment_id=experiment.id).rows
+    labeled = read_log(here.log, columns, labeled=True, experiment_id=experiment.id).rows
     rows = labeled[~units(labeled).duplicated()] if one_per_user else labeled
     questions = _questions(rows, versions)
     answers = _recall(_kept(folder), questions)
@@ -146,7 +146,7 @@ def _ask(
 ) -> pd.DataFrame:
     """Read the labelled rows but for some requests, and let the version that did not answer them do it."""
     columns = ("variant", "model_version", "prediction", "features_json")
-    rows = here.log.read(columns, labeled=True, without=without, experiment_id=experiment.id).rows
+    rows = read_log(here.log, columns, labeled=True, without=without, experiment_id=experiment.id).rows
     questions = _questions(rows, versions)
     answers = [pd.Series(dtype=object)]
     for version in versions.values():

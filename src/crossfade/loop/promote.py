@@ -16,7 +16,8 @@ from crossfade.loop.audit import Audit
 from crossfade.loop.evaluate import Evaluation, Experiment
 from crossfade.loop.moves import DECIDED_BY, EVIDENCE_RUN, EXPERIMENT, Aliases, Cause, Mover, number_at
 from crossfade.loop.recovery import Swap, catch_up, notice
-from crossfade.registry import STATUS, Registry, Version
+from crossfade.registry import Registry
+from crossfade.version import STATUS, Version
 
 __all__ = ["Aliases", "Swap", "apply", "bootstrap", "explain", "finish", "number_at", "roll_back", "stage"]
 

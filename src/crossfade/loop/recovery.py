@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from crossfade.loop.audit import BY_OTHERS, FINISHED, NOT_MOVED, SEEN, TAGGED, Audit, Event
 from crossfade.loop.evaluate import Experiment
 from crossfade.loop.moves import DECIDED_BY, EVIDENCE_RUN, EXPERIMENT, Aliases, Cause, Mover, number_at
-from crossfade.registry import STATUS, Registry, Version
+from crossfade.registry import Registry
+from crossfade.version import STATUS, Version
 
 Swap = tuple[str, str]
 """Version taken out of production by a roll-back, and the one put back."""

@@ -19,9 +19,9 @@ from crossfade.loop.plots import confusion_figure, importance_figure
 from crossfade.loop.reference import PREDICTION, PROBABILITY, ReferenceProfile
 from crossfade.loop.tracking import PROFILE_FILE, SNAPSHOT_FILE, log_frame, log_json
 from crossfade.model import Model, Prediction
-from crossfade.registry import COMPILED_FOLDER
 from crossfade.schema import FeatureSchema, label_text
 from crossfade.signature import signature_of
+from crossfade.version import COMPILED_FOLDER
 
 _log = logging.getLogger(__name__)
 

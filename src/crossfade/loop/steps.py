@@ -13,6 +13,7 @@ from typing import Any
 
 import mlflow
 
+from crossfade.logreader import read_log
 from crossfade.loop import promote
 from crossfade.loop.audit import LOOK, SPLIT
 from crossfade.loop.automl import PyCaretTrainer
@@ -34,7 +35,7 @@ from crossfade.loop.tracking import find_run, log_json, read_json, read_metrics,
 from crossfade.loop.watch import watch
 from crossfade.planning.observe import OBSERVED_COLUMNS, observe
 from crossfade.planning.power import plan
-from crossfade.registry import DIGEST, FEATURES, RUNTIME, RUNTIME_REASON, STATUS, TRAINED_AT
+from crossfade.version import DIGEST, FEATURES, RUNTIME, RUNTIME_REASON, STATUS, TRAINED_AT
 
 _log = logging.getLogger(__name__)
 
@@ -281,7 +282,7 @@ def _change_split(here: Installation, step: Step, told: dict[str, Any]) -> None:
 def _plan(here: Installation, run_id: str) -> None:
     """Say what the new experiment needs, on the traffic of now."""
     settings = here.settings
-    contents = here.log.read(OBSERVED_COLUMNS, model=settings.reg_model_name)
+    contents = read_log(here.log, OBSERVED_COLUMNS, model=settings.reg_model_name)
     split = here.router.split_b() if here.router and settings.ab_ramp else settings.ab_split_b
     needed = plan(observe(contents, split), EvaluationRule.of(settings))
     record_plan(settings, {"ts_utc": here.clock(), "run_id": run_id, **needed.to_dict()})
@@ -304,7 +305,7 @@ def evaluate_and_promote(here: Installation, trigger: str = BY_HAND) -> dict[str
     if experiment is None and (done := _finished_promotion(here, trigger)):
         return done
     promise = share_of(read_metrics(staging.run_id), "holdout") if staging else None
-    contents = here.log.read(EVALUATED_COLUMNS, experiment_id=experiment.id if experiment else "")
+    contents = read_log(here.log, EVALUATED_COLUMNS, experiment_id=experiment.id if experiment else "")
     pairs = score_pairs(here, experiment, settings.ab_one_per_user) if experiment else None
     evaluation = evaluate_experiment(contents, experiment, EvaluationRule.of(settings), promise, pairs)
     ramp = settings.ab_ramp_shares

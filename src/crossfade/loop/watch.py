@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
+from crossfade.logreader import read_log, units
 from crossfade.loop.audit import BY_OTHERS, Event, Trail
 from crossfade.loop.installation import Installation
 from crossfade.loop.quality import QualityReport, check_quality
-from crossfade.requestlog import units
 from crossfade.stats.proportions import Share
 
 _ALPHA = 0.001
@@ -29,8 +29,12 @@ def watch(here: Installation) -> QualityReport | None:
         return None
     lost = look["arms"]["A"]
     promised = Share(lost["scores"]["accuracy"], lost["accuracy_variance"])
-    rows = here.log.read(
-        ("user_id", "prediction"), labeled=True, model=here.settings.reg_model_name, model_version=promotion["to"]
+    rows = read_log(
+        here.log,
+        ("user_id", "prediction"),
+        labeled=True,
+        model=here.settings.reg_model_name,
+        model_version=promotion["to"],
     ).rows
     rows = rows[rows["ts_utc"] > pd.Timestamp(promotion["ts_utc"])]
     answers = pd.DataFrame({"unit": units(rows), "correct": rows["label"] == rows["prediction"]})

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from crossfade.logreader import LogContents, units
 from crossfade.planning.power import Situation
-from crossfade.requestlog import LogContents, units
 
 if TYPE_CHECKING:
     from crossfade.loop.pairing import Pairs

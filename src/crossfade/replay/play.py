@@ -21,11 +21,14 @@ from crossfade.errors import CrossfadeError, DataError
 from crossfade.featurestore import FeatureStore
 from crossfade.loop import steps
 from crossfade.loop.installation import Installation
+from crossfade.memorylog import MemoryRequestLog
 from crossfade.model import SklearnModel
+from crossfade.modelcache import ModelCache
 from crossfade.registry import Registry
 from crossfade.replay.history import History
-from crossfade.requestlog import LateLabel, MemoryRequestLog
+from crossfade.requestlog import LateLabel
 from crossfade.schema import label_text
+from crossfade.serving.catalog import Catalog
 from crossfade.serving.config import SplitConfig
 from crossfade.serving.messages import PredictBody
 from crossfade.serving.predictor import Predictor
@@ -132,9 +135,9 @@ class Stage:
             clock=self._clock.end,
             router=_Router(config),
         )
-        self._reloader = Reloader(
-            registry, settings.prod_alias, settings.staging_alias, folder / ".reload", poll_seconds=3600
-        )
+        catalog = Catalog(registry, "pipeline", ModelCache(folder / "models"))
+        aliases = settings.prod_alias, settings.staging_alias
+        self._reloader = Reloader(catalog, *aliases, signal=folder / ".reload", poll_seconds=3600)
         self._predictor = Predictor(self._reloader, config, log, settings.router_max_batch_rows, self._clock)
         steps.register_staging(self._here, steps.retrain(self._here, trigger="the first model"))
         self._reloader.refresh()

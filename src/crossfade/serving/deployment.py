@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from crossfade.experiment import experiment_id
-from crossfade.registry import LoadedModel
 from crossfade.serving.split import Variant, assign
+from crossfade.version import LoadedModel
 
 
 @dataclass(frozen=True)

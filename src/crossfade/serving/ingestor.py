@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from crossfade.errors import CrossfadeError, InvalidInput
-from crossfade.featurestore import FeatureRow, FeatureStore, StoreStats
+from crossfade.ingested import FeatureRow, StoreStats
 from crossfade.schema import plain_text
 from crossfade.serving.intake import Intake, StreamReport
 from crossfade.serving.labeledrow import MOST_PROBLEMS, Problem, RowReader
 from crossfade.serving.messages import BatchBody, StreamCut
 from crossfade.serving.reload import Reloader
+
+if TYPE_CHECKING:
+    from crossfade.featurestore import FeatureStore
 
 
 class RowsRefused(CrossfadeError):
@@ -53,15 +57,15 @@ class Ingestor:
     ----------
     reloader : Reloader
         Holds the deployment.
-    store : FeatureStore
-        Where good rows go.
+    store : callable
+        Opens the store that good rows go to; asked when it is needed.
     model : str
         Name of the registered model that they are for.
     max_batch_rows : int
         Longest batch, and most rows of one line of a stream.
     """
 
-    def __init__(self, reloader: Reloader, store: FeatureStore, model: str, max_batch_rows: int) -> None:
+    def __init__(self, reloader: Reloader, store: Callable[[], FeatureStore], model: str, max_batch_rows: int) -> None:
         self._reloader = reloader
         self._store = store
         self._model = model
@@ -93,7 +97,7 @@ class Ingestor:
                 problems.append(Problem.of(error, row=i))
         if problems:
             raise RowsRefused(problems, len(body.features))
-        new = self._store.add_batch(self._model, batch_id, rows)
+        new = self._store().add_batch(self._model, batch_id, rows)
         return BatchReport(batch_id, len(rows), len(rows) if new else 0, duplicate=not new)
 
     def stream(self, lines: Iterable[bytes | None], batch_id: str | None) -> StreamReport:
@@ -118,7 +122,7 @@ class Ingestor:
             The connection broke; the rows that came before are stored.
         """
         reader = self._reader()
-        intake = Intake(self._store, self._model, reader, _batch_id(batch_id))
+        intake = Intake(self._store(), self._model, reader, _batch_id(batch_id))
         try:
             for number, line in enumerate(lines, start=1):
                 if line is None or (line and not line.isspace()):
@@ -133,7 +137,7 @@ class Ingestor:
 
     def stats(self) -> StoreStats:
         """Count what is stored."""
-        return self._store.stats(self._model)
+        return self._store().stats(self._model)
 
     def _reader(self) -> RowReader:
         return RowReader(self._reloader.current.prod.loaded.model, self._max_batch_rows)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET
 
 from crossfade.errors import InvalidInput, StoreUnavailable
-from crossfade.featurestore import FeatureRow, FeatureStore
+from crossfade.ingested import FeatureRow
 from crossfade.schema import plain_text
 from crossfade.serving.labeledrow import MOST_PROBLEMS, Problem, RowReader
 from crossfade.serving.messages import BrokenJson, LineBody, decode
+
+if TYPE_CHECKING:
+    from crossfade.featurestore import FeatureStore
 
 _ROWS_AT_ONCE = 1000
 """Rows that are stored in one transaction."""

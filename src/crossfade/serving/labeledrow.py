@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from crossfade.errors import InvalidInput
-from crossfade.featurestore import FeatureRow
+from crossfade.ingested import FeatureRow
 from crossfade.model import Model
 from crossfade.schema import WHOLE_LABEL, label_text
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from crossfade.errors import CrossfadeError, ModelUnusable, NoModel, RegistryUnavailable
-from crossfade.registry import LoadedModel, Registry, Version
 from crossfade.schema import Kind
+from crossfade.serving.catalog import Catalog
 from crossfade.serving.deployment import Arm, Deployment
+from crossfade.version import LoadedModel, Version
 
 _log = logging.getLogger(__name__)
 
@@ -38,8 +40,8 @@ class Reloader:
 
     Parameters
     ----------
-    registry : Registry
-        Where the aliases stand.
+    catalog : Catalog
+        The versions, and where the aliases stand.
     prod_alias, staging_alias : str
         Names of the two aliases.
     signal : Path
@@ -49,9 +51,9 @@ class Reloader:
     """
 
     def __init__(
-        self, registry: Registry, prod_alias: str, staging_alias: str, signal: Path, poll_seconds: float
+        self, catalog: Catalog, prod_alias: str, staging_alias: str, signal: Path, poll_seconds: float
     ) -> None:
-        self._registry = registry
+        self._catalog = catalog
         self._prod_alias = prod_alias
         self._staging_alias = staging_alias
         self._signal = signal
@@ -62,6 +64,7 @@ class Reloader:
         self._unusable: dict[tuple[str, str], str] = {}
         self._remembered: dict[str, Version | None] = {}
         self.last_look = Look(0.0, None)
+        self.on_look: Callable[[Reloader], None] = lambda _reloader: None
 
     @property
     def current(self) -> Deployment:
@@ -74,7 +77,7 @@ class Reloader:
         """
         deployment = self._current
         if deployment is None:
-            why = self.last_look.problem or f"no version of {self._registry.name} has the alias {self._prod_alias}"
+            why = self.last_look.problem or f"no version of {self._catalog.name} has the alias {self._prod_alias}"
             raise NoModel(
                 f"no model to serve yet: {why}. Trigger the DAG drift_retrain_ab_pipeline, or run `make retrain`."
             )
@@ -92,7 +95,7 @@ class Reloader:
             if try_again:
                 self._unusable.clear()
             try:
-                found = {alias: self._registry.at(alias) for alias in (self._prod_alias, self._staging_alias)}
+                found = {alias: self._catalog.at(alias) for alias in (self._prod_alias, self._staging_alias)}
                 problem = self._swap(found)
             except (CrossfadeError, OSError) as error:
                 if self._current is None and isinstance(error, RegistryUnavailable):
@@ -137,14 +140,14 @@ class Reloader:
     def _remember(self, found: dict[str, Version | None]) -> None:
         """Keep in mind what is served, for a start without MLflow."""
         if found != self._remembered and self._current is not None:
-            self._registry.remember(found)
+            self._catalog.remember(found)
             self._remembered = found
 
     def _serve_remembered(self) -> None:
         """Serve what was served when MLflow last answered, if there are copies of it."""
         aliases = (self._prod_alias, self._staging_alias)
         try:
-            self._swap({alias: self._registry.remembered(alias) for alias in aliases})
+            self._swap({alias: self._catalog.remembered(alias) for alias in aliases})
         except CrossfadeError as error:
             _log.warning("what was served before is not at hand either: %s", error)
 
@@ -152,7 +155,7 @@ class Reloader:
         """Bring the deployment up to date; return what is wrong with staging, if anything is."""
         prod_version, staging_version = found[self._prod_alias], found[self._staging_alias]
         if prod_version is None:
-            return f"no version of {self._registry.name} has the alias {self._prod_alias}"
+            return f"no version of {self._catalog.name} has the alias {self._prod_alias}"
         prod = self._load(prod_version)
         staging, problem = None, None
         if staging_version is not None and staging_version.number != prod_version.number:
@@ -161,7 +164,7 @@ class Reloader:
             except CrossfadeError as error:  # whatever is wrong with it, prod must not wait
                 problem = f"staging is left out, prod serves everybody: {error}"
         fresh = Deployment(
-            self._registry.name,
+            self._catalog.name,
             Arm("A", self._prod_alias, prod),
             Arm("B", self._staging_alias, staging) if staging else None,
         )
@@ -182,7 +185,7 @@ class Reloader:
         if key in self._unusable:
             raise ModelUnusable(self._unusable[key])
         try:
-            loaded = self._registry.load(version)
+            loaded = self._catalog.load(version)
             _try_out(loaded)
         except ModelUnusable as error:
             self._unusable[key] = str(error)  # not fetched again at every look
@@ -200,6 +203,7 @@ class Reloader:
         if problem and problem != self.last_look.problem:
             _log.warning("%s", problem)
         self.last_look = Look(at, problem)
+        self.on_look(self)
 
 
 def _listed(kinds: dict[str, Kind]) -> str:
