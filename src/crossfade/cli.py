@@ -87,10 +87,9 @@ def run() -> None:
 
 @cli.command()
 def serve() -> None:
-    """Run the router alone, in the foreground."""
-    settings = load_settings()
-    command = router_service(settings).command
-    os.execv(command[0], command)  # noqa: S606 - its own command line; signals reach gunicorn itself
+    """Run the router alone, in the foreground; its server is started again when it is killed."""
+    command = router_service(load_settings()).command
+    os.execv(command[0], command)  # noqa: S606 - its own command line; signals reach the supervisor itself
 
 
 @cli.command()

@@ -92,8 +92,9 @@ def _airflow(settings: Settings) -> Service:
 
 
 def router_service(settings: Settings) -> Service:
-    """Return the router under ROUTER_SERVER."""
-    command = _granian(settings) if settings.router_server == "granian" else _gunicorn(settings)
+    """Return the router under ROUTER_SERVER, started again whenever its server is killed."""
+    server = _granian(settings) if settings.router_server == "granian" else _gunicorn(settings)
+    command = (sys.executable, "-m", "crossfade.stack.supervisor", *server)
     url = f"http://{settings.reachable_host}:{settings.router_port}"
     return _service(settings, "router", command, {}, url, settings.router_port, lambda: _answers(f"{url}/health"))
 
@@ -103,7 +104,7 @@ def _gunicorn(settings: Settings) -> tuple[str, ...]:
         *_python("gunicorn", "app:create_app()"),
         *("--bind", f"{settings.bind_host}:{settings.router_port}", "--worker-class", "gthread"),
         *("--workers", str(settings.router_workers), "--threads", str(settings.router_threads)),
-        *("--timeout", "120", "--graceful-timeout", "20", "--no-control-socket"),
+        *("--timeout", "120", "--graceful-timeout", "10", "--no-control-socket"),
     )
 
 
@@ -112,7 +113,7 @@ def _granian(settings: Settings) -> tuple[str, ...]:
         *_python("granian", "app:create_app", "--factory", "--interface", "wsgi"),
         *("--host", settings.bind_host, "--port", str(settings.router_port), "--http", "1", "--no-ws"),
         *("--workers", str(settings.router_workers), "--blocking-threads", str(settings.router_threads)),
-        *("--respawn-failed-workers", "--respawn-interval", "0.2", "--workers-kill-timeout", "20"),
+        *("--respawn-failed-workers", "--respawn-interval", "0.2", "--workers-kill-timeout", "10"),
     )
 
 
