@@ -13,6 +13,8 @@ from urllib.parse import quote
 from flask import Flask
 
 from crossfade.errors import SettingsError
+from crossfade.forgivinglog import ForgivingLog
+from crossfade.logrotation import LogKeeper
 from crossfade.modelcache import ModelCache
 from crossfade.requestlog import CsvRequestLog, RequestLog
 from crossfade.serving import web
@@ -20,6 +22,8 @@ from crossfade.serving.catalog import Catalog, Source, open_source
 from crossfade.serving.config import SplitConfig
 from crossfade.serving.context import Router
 from crossfade.serving.ingestor import Ingestor
+from crossfade.serving.metrics import Metrics
+from crossfade.serving.monitor import Monitor
 from crossfade.serving.predictor import Predictor
 from crossfade.serving.reload import Reloader
 from crossfade.settings import Settings, load_settings
@@ -57,7 +61,10 @@ def create_app(
         raise SystemExit(f"error: {error}") from None  # under gunicorn too: one line, no traceback
     copies = settings.router_config.with_name("models") / f"of-{quote(settings.reg_model_name, safe='')}"
     source = registry or open_source(settings.mlflow_tracking_uri, settings.reg_model_name)
-    log = log or CsvRequestLog(settings.request_log, settings.labels_log)
+    metrics = Metrics(settings.router_config.with_name("metrics"))
+    files = CsvRequestLog(settings.request_log, settings.labels_log, settings.log_fsync, settings.log_timeout_seconds)
+    keeper = LogKeeper(files, settings.log_retention_days) if log is None and settings.log_rotate == "daily" else None
+    log = log or (ForgivingLog(files, metrics.lost) if settings.log_failure == "serve" else files)
     config = SplitConfig(settings.router_config, settings.ab_split_b)
     reloader = Reloader(
         Catalog(source, settings.model_runtime, ModelCache(copies)),
@@ -79,18 +86,22 @@ def create_app(
 
     ingestor = Ingestor(reloader, open_store, settings.reg_model_name, settings.router_max_batch_rows)
     tokens = settings.router_api_token, settings.router_admin_token
-    web.install(app, Router(predictor, reloader, config, log, ingestor, *tokens))
+    reloader.on_look = metrics.looked
+    monitor = Monitor(settings.request_log, settings.labels_log)
+    web.install(app, Router(predictor, reloader, config, log, ingestor, *tokens, metrics, monitor))
     _say_what_is_open(settings)
     reloader.refresh()
     if follow:
         reloader.start()
+        if keeper:
+            keeper.start()
     return app
 
 
 def _say_what_is_open(settings: Settings) -> None:
     if settings.router_api_token is None:
         _log.warning(
-            "/predict, /feedback and /ingest are open to anyone who reaches this port: "
+            "predictions, labels, ingested rows and /monitor are open to anyone who reaches this port: "
             "set ROUTER_API_TOKEN to close them"
         )
     if settings.router_admin_token is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -16,10 +16,14 @@ from mlflow.models import infer_signature
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
 
+from crossfade.compiled.compiler import compile_model
 from crossfade.data import load_dataset
-from crossfade.registry import Registry
+from crossfade.model import SklearnModel
+from crossfade.registry import Registry, connect
 from crossfade.settings import Settings, load_settings
-from crossfade.version import Version
+from crossfade.stack import processes
+from crossfade.stack.services import embedded_services, prepare
+from crossfade.version import COMPILED_FOLDER, Version
 
 os.environ.setdefault("PYCARET_CUSTOM_LOGGING_PATH", os.devnull)
 
@@ -104,3 +108,50 @@ def isolate() -> Isolate:
             return load_settings(), environment
 
     return make
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory, isolate: Isolate) -> Iterator[Settings]:
+    """A real MLflow server, as `crossfade up` starts it; whoever uses it has a registered model of its own name."""
+    settings, _ = isolate(tmp_path_factory.mktemp("mlflow-server"))
+    service = embedded_services(settings)[0]
+    prepare(settings)
+    try:
+        processes.start(service, settings.crossfade_home)
+        processes.wait_until_healthy(service, settings.crossfade_home, 120, lambda waited: None)
+        yield settings
+    finally:
+        processes.stop(service, settings.crossfade_home)
+
+
+@pytest.fixture(scope="module")
+def register_served(mlflow_server: Settings) -> Iterator[Callable[..., Version]]:
+    """Register a linear model on that server under a name, its compiled form beside it unless told otherwise."""
+    before = mlflow.get_tracking_uri()
+    dataset = load_dataset(Settings())
+    features, target = dataset.frame[dataset.features], dataset.frame["target"]
+
+    def make(name: str, *aliases: str, strength: float = 1.0, compiled: bool = True) -> Version:
+        registry = Registry(mlflow_server.mlflow_tracking_uri, name)
+        mlflow.set_experiment("served")
+        fitted = LogisticRegression(max_iter=500, C=strength).fit(features, target)
+        with mlflow.start_run() as run:
+            if compiled:
+                files = compile_model(SklearnModel(fitted, dataset.schema, (0, 1, 2)), features).files
+                for file, content in files.items():
+                    mlflow.log_text(content.decode(), f"{COMPILED_FOLDER}/{file}")  # this tier's are text
+            info = mlflow.sklearn.log_model(
+                fitted,
+                name="model",
+                serialization_format="cloudpickle",
+                pip_requirements=["scikit-learn"],
+                signature=infer_signature(features, target),
+                metadata={"classes": [0, 1, 2]},
+            )
+        version = registry.register(run.info.run_id, info.model_uri, {"team": "irises"})
+        for alias in aliases:
+            registry.move(alias, version.number, expected=None)
+        return version
+
+    yield make
+    connect(before)

@@ -5,32 +5,25 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
-import mlflow
 import pytest
-from mlflow.models import infer_signature
-from sklearn.linear_model import LogisticRegression
 
-from crossfade.compiled.compiler import compile_model
 from crossfade.compiled.model import DESCRIPTION
-from crossfade.data import load_dataset
 from crossfade.errors import ModelUnusable, RegistryUnavailable
 from crossfade.mlflowserver import MlflowServer
-from crossfade.model import SklearnModel
 from crossfade.modelcache import ModelCache
-from crossfade.registry import Registry, connect
+from crossfade.registry import Registry
 from crossfade.serving.catalog import Catalog, open_source
 from crossfade.settings import Settings
-from crossfade.stack import processes
-from crossfade.stack.services import embedded_services, prepare
-from crossfade.version import COMPILED_FOLDER, Version
+from crossfade.version import Version
 
-NAME = "IrisClassifier"
+NAME = "Compiled"
 ROW = [5.1, 3.5, 1.4, 0.2]
 
 
@@ -38,59 +31,27 @@ ROW = [5.1, 3.5, 1.4, 0.2]
 class Running:
     """A server with two versions: 1 (prod) has a compiled form, 2 (staging) has none."""
 
-    settings: Settings
-    environment: dict[str, str]
+    uri: str
     prod: Version
     staging: Version
 
     @property
     def server(self) -> MlflowServer:
-        return MlflowServer(self.settings.mlflow_tracking_uri, NAME)
+        return MlflowServer(self.uri, NAME)
 
     @property
     def registry(self) -> Registry:
-        return Registry(self.settings.mlflow_tracking_uri, NAME)
+        return Registry(self.uri, NAME)
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, isolate) -> Iterator[Running]:
-    """The server as `crossfade up` starts it."""
-    settings, environment = isolate(tmp_path_factory.mktemp("home"))
-    service, before = embedded_services(settings)[0], mlflow.get_tracking_uri()
-    prepare(settings)
-    try:
-        processes.start(service, settings.crossfade_home)
-        processes.wait_until_healthy(service, settings.crossfade_home, 120, lambda waited: None)
-        registry = Registry(settings.mlflow_tracking_uri, NAME)
-        mlflow.set_experiment("served")
-        prod, staging = _register(registry, compiled=True), _register(registry, compiled=False)
-        registry.move("prod", prod.number, expected=None)
-        registry.tag(prod.number, {"crossfade.status": "prod"})
-        registry.move("staging", staging.number, expected=None)
-        yield Running(settings, environment, prod, staging)
-    finally:
-        processes.stop(service, settings.crossfade_home)
-        connect(before)
-
-
-def _register(registry: Registry, compiled: bool) -> Version:
-    dataset = load_dataset(Settings())
-    features, target = dataset.frame[dataset.features], dataset.frame["target"]
-    fitted = LogisticRegression(max_iter=500).fit(features, target)
-    with mlflow.start_run() as run:
-        if compiled:
-            files = compile_model(SklearnModel(fitted, dataset.schema, (0, 1, 2)), features).files
-            for name, content in files.items():
-                mlflow.log_text(content.decode(), f"{COMPILED_FOLDER}/{name}")  # this tier's are text
-        info = mlflow.sklearn.log_model(
-            fitted,
-            name="model",
-            serialization_format="cloudpickle",
-            pip_requirements=["scikit-learn"],
-            signature=infer_signature(features, target),
-            metadata={"classes": [0, 1, 2]},
-        )
-    return registry.register(run.info.run_id, info.model_uri, {"team": "irises"})
+def running(mlflow_server: Settings, register_served: Callable[..., Version]) -> Running:
+    """The server with both versions."""
+    prod = register_served(NAME, "prod")
+    staging = register_served(NAME, "staging", compiled=False)
+    found = Running(mlflow_server.mlflow_tracking_uri, prod, staging)
+    found.registry.tag(prod.number, {"crossfade.status": "prod"})
+    return found
 
 
 def test_an_alias_is_what_mlflows_client_says(running: Running) -> None:
@@ -104,7 +65,7 @@ def test_an_alias_is_what_mlflows_client_says(running: Running) -> None:
 def test_what_is_not_there_is_none(running: Running) -> None:
     """No such alias, no such model."""
     assert running.server.at("previous") is None
-    assert MlflowServer(running.settings.mlflow_tracking_uri, "Nobody").at("prod") is None
+    assert MlflowServer(running.uri, "Nobody").at("prod") is None
 
 
 def test_the_compiled_form_is_fetched(running: Running, tmp_path: Path) -> None:
@@ -124,7 +85,7 @@ def test_the_compiled_form_is_fetched(running: Running, tmp_path: Path) -> None:
 
 def test_without_a_compiled_form_the_pipeline_is_loaded(running: Running, tmp_path: Path) -> None:
     """A version that was not compiled is served as it was trained."""
-    catalog = Catalog(open_source(running.settings.mlflow_tracking_uri, NAME), "auto", ModelCache(tmp_path))
+    catalog = Catalog(open_source(running.uri, NAME), "auto", ModelCache(tmp_path))
     tiers = [catalog.load(version).model.tier for version in (running.prod, running.staging)]
     assert tiers == ["plain", "pipeline"]
 
@@ -139,10 +100,12 @@ print(answer.status_code, answer.json["prediction"], sorted(heavy & set(sys.modu
 """
 
 
-def test_a_router_of_compiled_models_takes_no_training_library_along(running: Running, tmp_path: Path) -> None:
+def test_a_router_of_compiled_models_takes_no_training_library_along(
+    running: Running, tmp_path: Path, isolate: Any
+) -> None:
     """With `onnx` nothing is unpickled, so that MLflow, pandas and PyCaret stay out; staging is left out."""
-    environment = running.environment | {"MODEL_RUNTIME": "onnx", "CROSSFADE_HOME": str(tmp_path)}
-    environment["MLFLOW_TRACKING_URI"] = running.settings.mlflow_tracking_uri
+    given = {"MODEL_RUNTIME": "onnx", "MLFLOW_TRACKING_URI": running.uri, "REG_MODEL_NAME": NAME}
+    _, environment = isolate(tmp_path, **given)
     done = subprocess.run(
         [sys.executable, "-c", _ROUTER], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -44,6 +44,10 @@ def a_row(request_id: str, **changes: Any) -> LogRow:
     return LogRow(**{**values, **changes})
 
 
+def _cells(row: LogRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in COLUMNS}
+
+
 def late(request_id: str, label: str) -> LateLabel:
     return LateLabel(NOW, request_id, label)
 
@@ -415,7 +419,7 @@ class TestSlices:
     def test_parts_are_read_before_the_file(self, path: Path) -> None:
         """Rows that were moved to Parquet parts are read first, oldest part first, a slice per row group."""
         for day in (2, 1):
-            rows = pd.DataFrame([vars(a_row(f"d{day}-{i}", label="0")) for i in range(4)]).astype(str)
+            rows = pd.DataFrame([_cells(a_row(f"d{day}-{i}", label="0")) for i in range(4)]).astype(str)
             rows.to_parquet(path.with_name(f"requests.2026-01-0{day}.parquet"), row_group_size=2, index=False)
         log = _reopened(path)
         names = [f"d{day}-{i}" for day in (1, 2) for i in range(4)]
@@ -431,7 +435,7 @@ class TestSlices:
 
     def test_parts_of_other_types_are_read_as_text(self, path: Path) -> None:
         """A part that somebody wrote with numbers, categories and gaps holds the same rows."""
-        rows = pd.DataFrame([vars(a_row(f"d{i}", label="0")) for i in range(4)])
+        rows = pd.DataFrame([_cells(a_row(f"d{i}", label="0")) for i in range(4)])
         rows["variant"] = rows["variant"].astype("category")
         rows.loc[1, ["features_json", "user_id"]] = None
         rows.to_parquet(path.with_name("requests.2026-01-01.parquet"), index=False)

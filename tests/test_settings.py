@@ -33,6 +33,8 @@ def _clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("PROD_ALIAS", "v3", "neither `latest` nor `v<number>`"),
         ("STAGING_ALIAS", "latest", "neither `latest` nor `v<number>`"),
         ("AB_TEST", "t-test", "chi2"),
+        ("LOG_RETENTION_DAYS", "7", "AB_MAX_DAYS (7), and its rows decide: give 8 at least, or 0 for ever"),
+        ("LOG_TIMEOUT_SECONDS", "0", "greater than 0"),
         (
             "DATASET",
             "titanic",

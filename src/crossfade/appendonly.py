@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import errno
+import logging
 import os
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from crossfade.appendfile import AppendFile, Turn
 from crossfade.errors import LogUnavailable
+from crossfade.logparts import sync_folder
 
 if TYPE_CHECKING:
     from crossfade.csvslices import CsvSlice, ParquetSlice
 
-_IN_FLIGHT_SECONDS = 0.01
-"""A write that another process has begun is over by then, many times over."""
+_log = logging.getLogger(__name__)
+
+Fsync = Literal["never", "interval", "always"]
+
+Cell = str | float | None
+
+_SYNC_SECONDS = 1.0
+
+_WHAT_TO_DO = {
+    errno.ENOSPC: "Free space.",
+    errno.EDQUOT: "Free space, or raise the quota.",
+    errno.EROFS: "Mount it writable.",
+    errno.ETIMEDOUT: "Look at the disk; it goes on by itself when the disk does.",
+    errno.EIO: "Replace the disk.",
+}
 
 
 class AppendOnlyCsv:
@@ -32,16 +46,34 @@ class AppendOnlyCsv:
         The file; made with its header at the first append.
     columns : tuple of str
         Names of the columns.
+    fsync : {"never", "interval", "always"}
+        What a power cut may take: what the kernel has not written by itself, a second, or nothing.
+    timeout_seconds : float
+        How long to wait for a disk that does not answer.
     """
 
-    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
-        self._path = path
+    def __init__(
+        self, path: Path, columns: tuple[str, ...], fsync: Fsync = "never", timeout_seconds: float = 5.0
+    ) -> None:
+        self.path = path
+        self._name = str(path)
         self._columns = columns
         self._header = ",".join(columns).encode()
-        self._descriptor: int | None = None
-        self._lock = threading.Lock()
+        self._fsync = fsync
+        self._timeout_seconds = timeout_seconds
+        self._file: AppendFile | None = None
+        self._turn = Turn(timeout_seconds)
+        self._problem: str | None = None
+        self._sync_problem: str | None = None
 
-    def append(self, rows: Sequence[Sequence[object]]) -> None:
+    @property
+    def problem(self) -> str | None:
+        """Why the last append or the last sync failed; None: it did not."""
+        if self._turn.overdue:
+            return f"{self.path}: the disk has not answered for {self._timeout_seconds:g} s"
+        return self._problem or self._sync_problem
+
+    def append(self, rows: Sequence[Sequence[Cell]]) -> None:
         """Add rows together, each with a value per column; None is empty.
 
         Raises
@@ -49,67 +81,113 @@ class AppendOnlyCsv:
         LogUnavailable
             The file cannot be written, or not all of it: the rows must be taken as lost.
         """
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        data = text.getvalue().encode()
+        self.append_lines("".join([_line(row) for row in rows]))
+
+    def append_lines(self, lines: str) -> None:
+        """Add lines that are CSV already, as `append` does."""
+        data = lines.encode()
+        if not data:
+            return
         try:
-            with self._lock:  # another thread may be about to replace the descriptor
-                descriptor = self._open()
-                data = (b"\n" if self._ends_torn(descriptor) else b"") + data
-                written = os.write(descriptor, data)
+            with self._turn:  # another thread may be about to replace the descriptor
+                file = self._write(data)
+                appends = file.appends
+            if self._fsync == "always":
+                file.sync(appends)
+            elif self._fsync == "interval":
+                self._plan_sync(file)
         except OSError as error:
-            raise LogUnavailable(
-                f"{self._path} cannot be written: {error.strerror}. Free space or fix its rights."
-            ) from error
-        if written != len(data):
-            raise LogUnavailable(f"{self._path} took {written} of {len(data)} bytes: the disk is full. Free space.")
+            self._problem = f"{self.path} cannot be written: {_told(error)}"
+            raise LogUnavailable(self._problem) from error
+        self._problem = None
 
     def slices(self) -> list[CsvSlice | ParquetSlice]:
         """Return what can be read one by one, oldest rows first. Raises LogUnavailable."""
         from crossfade.csvslices import slices_of  # a router only writes: it does without Arrow
 
-        return slices_of(self._path, self._columns)
+        return slices_of(self.path, self._columns)
 
-    def _open(self) -> int:
-        """Return a descriptor of the file that stands at the path now (it may have been moved away meanwhile)."""
-        if self._descriptor is not None and self._is_current(self._descriptor):
-            return self._descriptor
-        self._create()
-        stale, self._descriptor = self._descriptor, os.open(self._path, os.O_RDWR | os.O_APPEND)
-        if stale is not None:
-            os.close(stale)
-        return self._descriptor
+    def let_go(self) -> None:
+        """Close the file if it was moved away, so that it can be packed. Raises TimeoutError."""
+        with self._turn:
+            if self._file is not None and self._size_of(self._file) is None:
+                self._file = None
 
-    def _is_current(self, descriptor: int) -> bool:
+    def _write(self, data: bytes) -> AppendFile:
+        file = self._file
+        size = None if file is None else self._size_of(file)
+        while file is None or size is None:  # at first, and when it was moved away meanwhile
+            file = self._open()
+            size = None if file.packed else self._size_of(file)
+        self._file = file
+        file.append(data, size)
+        return file
+
+    def _size_of(self, file: AppendFile) -> int | None:
+        """Return the size of the file at the path; None: that is another one, or none at all."""
         try:
-            return os.path.samestat(self._path.stat(), os.fstat(descriptor))
+            found = os.stat(self._name)  # noqa: PTH116 - Path.stat takes a fifth longer
         except FileNotFoundError:
-            return False
+            return None
+        return found.st_size if (found.st_dev, found.st_ino) == file.identity else None
+
+    def _open(self) -> AppendFile:
+        while True:
+            self._create()
+            try:
+                file = AppendFile(self.path, self._timeout_seconds)
+            except FileNotFoundError:
+                continue  # moved away between the two
+            if self._fsync != "never":
+                sync_folder(self.path.parent)  # its name has to be found again, too
+            return file
 
     def _create(self) -> None:
         """Make the file with its header in one step, so that no process ever sees one without."""
-        if self._path.exists():
-            if self._path.stat().st_size == 0:  # emptied by hand
-                with self._path.open("ab") as file:
+        if self.path.exists():
+            if self.path.stat().st_size == 0:  # emptied by hand
+                with self.path.open("ab") as file:
                     file.write(self._header + b"\n")
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}.{threading.get_ident()}")
-        draft.write_bytes(self._header + b"\n")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
-            os.link(draft, self._path)
+            draft.write_bytes(self._header + b"\n")
+            os.link(draft, self.path)
         except FileExistsError:
             pass  # another process was first, with the same header
         finally:
-            draft.unlink()
+            draft.unlink(missing_ok=True)
 
-    @staticmethod
-    def _ends_torn(descriptor: int) -> bool:
-        """Whether some process died in the middle of the last line (and is not writing it just now)."""
-        size = os.fstat(descriptor).st_size
-        while size > 0 and os.pread(descriptor, 1, size - 1) != b"\n":
-            time.sleep(_IN_FLIGHT_SECONDS)
-            before, size = size, os.fstat(descriptor).st_size
-            if size == before:
-                return True
-        return False
+    def _plan_sync(self, file: AppendFile) -> None:
+        """Sync in a second, with all that is written until then."""
+        if not file.sync_planned:
+            file.sync_planned = True
+            timer = threading.Timer(_SYNC_SECONDS, self._sync, [file])
+            timer.daemon = True
+            timer.start()
+
+    def _sync(self, file: AppendFile) -> None:
+        file.sync_planned = False
+        try:
+            file.sync(file.appends)
+            self._sync_problem = None
+        except OSError as error:
+            self._sync_problem = f"{self.path} cannot be put on disk: {_told(error)}"
+            _log.warning("%s", self._sync_problem)
+
+
+def _line(row: Iterable[Cell]) -> str:
+    """Write a row as `csv.writer` does, in less than half the time."""
+    cells = [csv_cell(cell) if isinstance(cell, str) else ("" if cell is None else str(cell)) for cell in row]
+    return ",".join(cells) + "\n"
+
+
+def csv_cell(text: str) -> str:
+    """Write a text of one line as a cell."""
+    return text if '"' not in text and "," not in text else '"' + text.replace('"', '""') + '"'
+
+
+def _told(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"{reason}. {_WHAT_TO_DO.get(error.errno or 0, 'Free space or fix its rights.')}"

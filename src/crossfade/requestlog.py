@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from crossfade.appendonly import AppendOnlyCsv
+from crossfade.appendonly import AppendOnlyCsv, Fsync
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from crossfade.logbatch import LogBatch
 
 
 def utc_now() -> str:
@@ -25,8 +25,7 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-@dataclass(frozen=True)
-class LogRow:
+class LogRow(NamedTuple):
     """One answered row of a request; a batch is one row per item."""
 
     ts_utc: str
@@ -54,8 +53,7 @@ class LogRow:
     """HTTP status of the answer: 200, or 500 when the model failed."""
 
 
-@dataclass(frozen=True)
-class LateLabel:
+class LateLabel(NamedTuple):
     """A label that came after its request was answered."""
 
     ts_utc: str
@@ -73,9 +71,23 @@ class LogSlice(Protocol):
 class RequestLog(ABC):
     """Where rows and late labels go, and come from."""
 
+    @property
+    def problem(self) -> str | None:
+        """Why rows or labels cannot be stored; None: they were, when this was last tried."""
+        return None
+
+    @property
+    def rows_lost(self) -> int:
+        """How many rows were answered by this process and not stored; only a `ForgivingLog` allows that."""
+        return 0
+
     @abstractmethod
     def append(self, rows: Sequence[LogRow]) -> None:
         """Store rows together; when this returns they are stored. Raises LogUnavailable."""
+
+    def append_batch(self, batch: LogBatch) -> None:
+        """Store the rows of a batch together, as `append` does."""
+        self.append(batch.rows())
 
     @abstractmethod
     def append_labels(self, labels: Sequence[LateLabel]) -> None:
@@ -90,9 +102,7 @@ class RequestLog(ABC):
         """Return the late labels stored so far, oldest first. Raises LogUnavailable."""
 
 
-COLUMNS = tuple(field.name for field in fields(LogRow))
-LABEL_COLUMNS = tuple(field.name for field in fields(LateLabel))
-_ROW, _LABEL = attrgetter(*COLUMNS), attrgetter(*LABEL_COLUMNS)
+COLUMNS, LABEL_COLUMNS = LogRow._fields, LateLabel._fields
 
 
 class CsvRequestLog(RequestLog):
@@ -104,24 +114,50 @@ class CsvRequestLog(RequestLog):
         The rows.
     labels_path : Path
         The late labels.
+    fsync : {"never", "interval", "always"}
+        What a power cut may take: what the kernel has not written by itself, a second, or nothing. What a process
+        that dies has stored is stored in any case.
+    timeout_seconds : float
+        How long to wait for a disk that does not answer.
     """
 
-    def __init__(self, path: Path, labels_path: Path) -> None:
-        self._rows = AppendOnlyCsv(path, COLUMNS)
-        self._labels = AppendOnlyCsv(labels_path, LABEL_COLUMNS)
+    def __init__(self, path: Path, labels_path: Path, fsync: Fsync = "never", timeout_seconds: float = 5.0) -> None:
+        self._rows = AppendOnlyCsv(path, COLUMNS, fsync, timeout_seconds)
+        self._labels = AppendOnlyCsv(labels_path, LABEL_COLUMNS, fsync, timeout_seconds)
+        self.upkeep_problem: str | None = None
+        """What a `LogKeeper` says."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last append failed, of rows or of labels, or the upkeep of the files."""
+        return self._rows.problem or self._labels.problem or self.upkeep_problem
+
+    @property
+    def paths(self) -> tuple[Path, Path]:
+        """The files of the rows and of the late labels."""
+        return self._rows.path, self._labels.path
+
+    def let_go(self) -> None:
+        """Close what was moved away, so that it can be packed, also where nobody appends. Raises TimeoutError."""
+        self._rows.let_go()
+        self._labels.let_go()
 
     def append(self, rows: Sequence[LogRow]) -> None:
         """Store rows with one write."""
-        self._rows.append([_ROW(row) for row in rows])
+        self._rows.append(rows)
+
+    def append_batch(self, batch: LogBatch) -> None:
+        """Store the rows of a batch with one write."""
+        self._rows.append_lines(batch.lines())
 
     def append_labels(self, labels: Sequence[LateLabel]) -> None:
         """Store late labels with one write."""
-        self._labels.append([_LABEL(label) for label in labels])
+        self._labels.append(labels)
 
     def slices(self) -> Sequence[LogSlice]:
         """Return the parts and the file of the rows; a missing file is empty."""
         return self._rows.slices()
 
     def label_slices(self) -> Sequence[LogSlice]:
-        """Return the file of the late labels; a missing one is empty."""
+        """Return the parts and the file of the late labels; a missing file is empty."""
         return self._labels.slices()

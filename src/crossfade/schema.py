@@ -156,13 +156,21 @@ class FeatureSchema:
         )
 
     def _from_mapping(self, features: Mapping[str, object], field: str) -> list[Value]:
+        try:
+            if len(features) == len(self.names):
+                return self._checked([features[name] for name in self.names], field)
+        except KeyError:
+            pass
+        self._refuse_names(features, field)
+        raise AssertionError("a name is unknown or missing, or there would be as many")
+
+    def _refuse_names(self, features: Mapping[str, object], field: str) -> None:
         for name in features:
             if name not in self.names:
                 raise InvalidInput(f"{field}.{_shown(name)}", f"is no feature of this model; it takes {self._listed()}")
         for name in self.names:
             if name not in features:
                 raise InvalidInput(f"{field}.{name}", f"is missing; the model takes {self._listed()}")
-        return [_value(features[feature.name], feature, field) for feature in self.features]
 
     def _from_sequence(self, features: Sequence[object], field: str) -> list[Value]:
         if len(features) != len(self.features):
@@ -170,7 +178,16 @@ class FeatureSchema:
                 field,
                 f"has {len(features)} values; the model takes {len(self.features)}, in this order: {self._listed()}",
             )
-        return [_value(value, feature, field) for feature, value in zip(self.features, features, strict=True)]
+        return self._checked(features, field)
+
+    def _checked(self, values: Sequence[object], field: str) -> list[Value]:
+        """Check values in signature order; what most are, a number that is no whole one, at once."""
+        return [
+            value
+            if type(value) is float and feature.kind == "numeric" and -LARGEST <= value <= LARGEST
+            else _value(value, feature, field)
+            for feature, value in zip(self.features, values, strict=True)
+        ]
 
     def _listed(self) -> str:
         shown, more = self.names[:20], len(self.names) - 20
@@ -242,11 +259,12 @@ def _value(value: object, feature: Feature, field: str) -> Value:
             return bool(value)
         raise InvalidInput(place, f"is {_kind(value)}; allowed: true or false")
     if isinstance(value, str):
-        return _category(value, place)
+        return check_category(value, place)
     raise InvalidInput(place, f"is {_kind(value)}; allowed: text, the name of a category")
 
 
-def _category(text: str, field: str) -> str:
+def check_category(text: str, field: str) -> str:
+    """Check the name of a category. Raises InvalidInput where it is empty, too long, or no text."""
     if not 1 <= len(text) <= LONGEST_CATEGORY:
         raise InvalidInput(field, f"has {len(text)} characters; allowed: 1 to {LONGEST_CATEGORY}")
     if any("\ud800" <= character <= "\udfff" for character in text):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -215,7 +216,8 @@ class Settings(BaseSettings):
     router_max_body_bytes: Annotated[Count, Field(description="largest request body")] = 4 * 2**20
     router_max_batch_rows: Annotated[Count, Field(description="most rows of one batch")] = 10_000
     router_api_token: Annotated[
-        SecretStr | None, Field(description="bearer token for /predict, /feedback and /ingest; unset: open")
+        SecretStr | None,
+        Field(description="bearer token for predictions, labels, ingested rows and /monitor; unset: open"),
     ] = None
     router_admin_token: Annotated[
         SecretStr | None, Field(description="bearer token for POST /config and /reload; unset: open")
@@ -225,6 +227,27 @@ class Settings(BaseSettings):
     request_log: Annotated[Path, Field(description="request log; `labels.csv` lies beside it")] = Path(
         "var/logs/requests.csv"
     )
+    log_fsync: Annotated[
+        Literal["never", "interval", "always"],
+        Field(
+            description="what a power cut may take from the request log: `never` what the kernel has not written by "
+            "itself, `interval` a second, `always` nothing. What a killed process has logged is safe in any case"
+        ),
+    ] = "never"
+    log_failure: Annotated[
+        Literal["refuse", "serve"],
+        Field(description="what a request gets that cannot be logged: 503, or its answer, and the lost row is counted"),
+    ] = "refuse"
+    log_timeout_seconds: Annotated[
+        float, Field(gt=0, description="how long a request waits for a disk that does not answer")
+    ] = 5
+    log_rotate: Annotated[
+        Literal["daily", "never"],
+        Field(description="`daily` moves a day's rows to `requests.<day>.parquet`; `never` keeps one file, for ever"),
+    ] = "daily"
+    log_retention_days: Annotated[
+        int, Field(ge=0, description="days that a day's rows and late labels are kept; 0: for ever")
+    ] = 30
     router_config: Annotated[Path, Field(description="the split in force, written by `POST /config`")] = Path(
         "var/logs/router_config.json"
     )
@@ -328,6 +351,17 @@ class Settings(BaseSettings):
             raise ValueError(f"the window must hold DRIFT_MIN_ROWS ({info.data['drift_min_rows']}) rows at least")
         return rows
 
+    @field_validator("log_retention_days", mode="after")
+    @classmethod
+    def _outlives_an_experiment(cls, days: int, info: ValidationInfo) -> int:
+        longest = info.data.get("ab_max_days", 0)
+        if 0 < days < longest + 1:
+            raise ValueError(
+                f"an experiment may last AB_MAX_DAYS ({longest:g}), and its rows decide: give {ceil(longest) + 1} at "
+                "least, or 0 for ever"
+            )
+        return days
+
     @field_validator("staging_alias", "previous_alias", mode="after")
     @classmethod
     def _aliases_differ(cls, alias: str, info: ValidationInfo) -> str:
@@ -378,7 +412,7 @@ class Settings(BaseSettings):
 
     @property
     def api_token(self) -> str | None:
-        """The bearer token for /predict, /feedback and /ingest, in clear."""
+        """The bearer token for predictions, labels, ingested rows and /monitor, in clear."""
         return self.router_api_token.get_secret_value() if self.router_api_token else None
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -308,7 +307,7 @@ def _over_days(days: float, right_a: int, right_b: int, rows: int = 100, **chang
     """Both arms' rows, the newest so many days after the oldest."""
     arms = [*an_arm("A", rows, right_a, **changes), *an_arm("B", rows, right_b, **changes)]
     late = (datetime.fromisoformat(NOW) + timedelta(days=days)).isoformat(timespec="microseconds")
-    return [replace(row, ts_utc=late) if i % 2 else row for i, row in enumerate(arms)]
+    return [row._replace(ts_utc=late) if i % 2 else row for i, row in enumerate(arms)]
 
 
 @pytest.mark.parametrize(("days", "verdict"), [(4.99, "keep"), (5.0, "reject"), (30.0, "reject")])
@@ -337,7 +336,7 @@ def test_an_experiment_without_labels_goes_on() -> None:
 
 def test_an_arm_short_of_labels_goes_on() -> None:
     """One arm with too few labels is enough to go on waiting."""
-    rows = [row if row.variant == "A" else replace(row, label="") for row in _over_days(50, 90, 92)]
+    rows = [row if row.variant == "A" else row._replace(label="") for row in _over_days(50, 90, 92)]
     assert judged(rows).verdict == "keep"
 
 

@@ -71,6 +71,16 @@ def test_two_instances_see_each_others_change_at_once(path: Path) -> None:
     assert all(seen)
 
 
+def test_requests_are_split_by_a_recent_look(path: Path) -> None:
+    """What was set here is in force here at once, and in every worker after a moment."""
+    one, other = SplitConfig(path, 0.5), SplitConfig(path, 0.5)
+    assert (one.recent_split_b, other.recent_split_b) == (0.5, 0.5)
+    one.split_b = 0.125
+    assert one.recent_split_b == 0.125
+    one.settle()
+    assert other.recent_split_b == 0.125
+
+
 def test_a_change_in_quick_succession_is_not_missed(path: Path) -> None:
     """A worker that slept through one of two changes reads the second."""
     writer, reader = SplitConfig(path, 0.5), SplitConfig(path, 0.5)

@@ -29,6 +29,7 @@ class PatientModel:
     schema: FeatureSchema = field(default_factory=lambda: FeatureSchema.of_numbers("x"))
     asked: threading.Event = field(default_factory=threading.Event)
     allowed: threading.Event = field(default_factory=threading.Event)
+    classes: tuple[int, ...] = (0,)
 
     def predict(self, rows: Sequence[Sequence[float]]) -> list[Prediction]:
         self.asked.set()

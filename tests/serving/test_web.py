@@ -54,8 +54,10 @@ def test_health_is_ok_without_a_model(client: FlaskClient) -> None:
 
 
 def test_health_shows_what_this_worker_serves(served: Any) -> None:
-    """/health names the worker, both versions, the experiment, the split, and no problem."""
+    """/health names the worker and its siblings, both versions, the experiment, the split, and no problem."""
     health = served.client.get("/health").json
+    mine = {"worker": os.getpid(), "prod": "1", "staging": "2", "registry_seen_utc": health["registry_seen_utc"]}
+    assert mine in health.pop("workers")
     seen = datetime.fromisoformat(health.pop("registry_seen_utc"))
     assert seen.tzinfo is not None
     assert seen <= datetime.now(UTC)
@@ -72,7 +74,7 @@ def test_health_shows_what_this_worker_serves(served: Any) -> None:
 
 def test_health_shows_a_split_that_is_not_followed(client: FlaskClient, settings: Settings) -> None:
     """A config file that makes no sense is among the problems."""
-    settings.router_config.parent.mkdir(parents=True)
+    settings.router_config.parent.mkdir(parents=True, exist_ok=True)
     settings.router_config.write_text("half of them")
     assert any(str(settings.router_config) in problem for problem in client.get("/health").json["problems"])
 

@@ -55,7 +55,8 @@ def choose_many(scores: npt.NDArray[np.float64], link: Link) -> list[Answer]:
 
 def answers(places: npt.NDArray[np.int64], shares: npt.NDArray[np.float64]) -> list[Answer]:
     """Pair classes' places with probabilities, both of shape (n,)."""
-    return [(place, _finite(share)) for place, share in zip(places.tolist(), shares.tolist(), strict=True)]
+    pairs = list(zip(places.tolist(), shares.tolist(), strict=True))
+    return pairs if np.isfinite(shares).all() else [(place, _finite(share)) for place, share in pairs]
 
 
 def _finite(share: float) -> float | None:

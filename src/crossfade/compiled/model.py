@@ -69,8 +69,8 @@ class CompiledModel:
         """Answer rows of shape (n, features), in signature order; None is missing."""
         if len(rows) == 1:
             return [Prediction(*self.answer(rows[0]))]
-        found = self._evaluator.answer_many(rows) if len(rows) else []
-        return [Prediction(self.classes[place], share) for place, share in found]
+        classes, found = self.classes, self._evaluator.answer_many(rows) if len(rows) else []
+        return [Prediction(classes[place], share) for place, share in found]
 
     def predict_frame(self, frame: pd.DataFrame) -> list[Prediction]:
         """Answer the rows of a data frame as `FeatureSchema.conform` makes it."""

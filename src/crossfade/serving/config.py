@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
 
 from crossfade.errors import LogUnavailable
 from crossfade.files import replace_text
 
 _log = logging.getLogger(__name__)
+
+_FRESH_SECONDS = 0.05
+"""For so long requests are split by the last look at the file: each look would let another thread go first."""
 
 
 class SplitConfig:
@@ -29,6 +33,7 @@ class SplitConfig:
         self._path = path
         self._seen: tuple[int, int, int] | None = None
         self._default = default
+        self._due = 0.0
         self._split_b = default
         self.problem: str | None = None
         """Why the file is not followed; None when all is well."""
@@ -64,7 +69,21 @@ class SplitConfig:
             raise LogUnavailable(
                 f"{self._path} cannot be written: {error.strerror}. The split is unchanged."
             ) from error
+        self._due = 0.0
         _log.info("ab_split_b is now %s", share)
+
+    @property
+    def recent_split_b(self) -> float:
+        """The share in force a moment ago, for a fraction of the time."""
+        now = time.monotonic()
+        if now < self._due:
+            return self._split_b
+        self._due = now + _FRESH_SECONDS
+        return self.split_b
+
+    def settle(self) -> None:
+        """Wait until every worker that splits requests follows the file as it is."""
+        time.sleep(_FRESH_SECONDS)
 
     def _read(self, stamp: tuple[int, int, int]) -> None:
         """Take over the file; one that makes no sense leaves the last good share in force."""

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hmac
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, cast
 
-from flask import Response, current_app, jsonify, request
+from flask import Response, current_app, g, jsonify, request
 from pydantic import SecretStr
 
 from crossfade.errors import CrossfadeError
 from crossfade.requestlog import RequestLog
 from crossfade.serving.config import SplitConfig
 from crossfade.serving.ingestor import Ingestor
-from crossfade.serving.predictor import Predictor
+from crossfade.serving.messages import PredictBody
+from crossfade.serving.metrics import Metrics
+from crossfade.serving.monitor import Monitor
+from crossfade.serving.predictor import Answer, Predictor
 from crossfade.serving.reload import Reloader
 
-View = Callable[[], Response]
+View = Callable[..., Response]
 
 
 class Unauthorized(CrossfadeError):
@@ -36,6 +40,8 @@ class Router:
     ingestor: Ingestor
     api_token: SecretStr | None
     admin_token: SecretStr | None
+    metrics: Metrics
+    monitor: Monitor
 
 
 def router() -> Router:
@@ -48,10 +54,11 @@ def guarded(token_name: str) -> Callable[[View], View]:
 
     def decorate(view: View) -> View:
         @wraps(view)
-        def guarded_view() -> Response:
+        def guarded_view(**parts: str) -> Response:
             check_token(getattr(router(), token_name), request.headers.get("Authorization", ""))
-            return view()
+            return view(**parts)
 
+        guarded_view.__dict__["token"] = token_name  # the API's description says so
         return guarded_view
 
     return decorate
@@ -65,6 +72,20 @@ def check_token(token: SecretStr | None, header: str) -> None:
     right = hmac.compare_digest(sent.strip().encode(), token.get_secret_value().encode())
     if scheme.lower() != "bearer" or not right:
         raise Unauthorized("send the header `Authorization: Bearer <token>` with the right token")
+
+
+def ask(body: PredictBody) -> Answer:
+    """Answer a request for a prediction, and count it."""
+    started = time.perf_counter()
+    parts = router()
+    answer = parts.predictor.answer(body)
+    parts.metrics.answered(answer, time.perf_counter() - started)
+    return answer
+
+
+def remember(error: CrossfadeError) -> None:
+    """Keep in mind why this request was not answered, for the metrics."""
+    g.error = error
 
 
 def reply(status: int, body: dict[str, Any]) -> Response:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from crossfade.experiment import experiment_id
+from crossfade.model import Label
+from crossfade.schema import label_text
 from crossfade.serving.split import Variant, assign
 from crossfade.version import LoadedModel
 
@@ -22,6 +24,11 @@ class Arm:
     def version(self) -> str:
         """Number of the model version that answers."""
         return self.loaded.version.number
+
+    @cached_property
+    def texts(self) -> dict[Label, str]:
+        """Each of the model's classes, as the log writes it."""
+        return {label: label_text(label) for label in self.loaded.model.classes}
 
 
 @dataclass(frozen=True)

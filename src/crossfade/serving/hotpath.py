@@ -7,6 +7,7 @@ same path, which has a word for each of these cases.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from crossfade.errors import CrossfadeError
 from crossfade.serving.context import Router, check_token
 from crossfade.serving.failures import UNEXPECTED, describe
 from crossfade.serving.messages import BrokenJson, PredictBody, decode
+from crossfade.serving.predictor import Answer
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -53,14 +55,19 @@ class HotPath:
         """Answer a request."""
         if environ["PATH_INFO"] != "/predict" or environ["REQUEST_METHOD"] != "POST" or not self._is_plain(environ):
             return self._app(environ, start_response)
+        started, metrics = time.perf_counter(), self._parts.metrics
         try:
-            status, body = 200, self._predict(environ)
+            answer = self._predict(environ)
+            status, body = 200, _encode(answer.to_dict())
+            metrics.answered(answer, time.perf_counter() - started)
         except CrossfadeError as error:
             status, told = describe(error)
             body = _encode(told)
-        except Exception:  # noqa: BLE001 - as Flask's own last resort: a caller gets JSON, whatever happens
+            metrics.failed(status, error)
+        except Exception as error:  # noqa: BLE001 - as Flask's own last resort: a caller gets JSON, whatever happens
             _log.exception("unexpected error on POST /predict")
             status, body = UNEXPECTED[0], _encode(UNEXPECTED[1])
+            metrics.failed(status, error)
         start_response(_REASONS[status], [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
         return [body]
 
@@ -76,10 +83,10 @@ class HotPath:
             and "HTTP_TRANSFER_ENCODING" not in environ
         )
 
-    def _predict(self, environ: WSGIEnvironment) -> bytes:
+    def _predict(self, environ: WSGIEnvironment) -> Answer:
         check_token(self._parts.api_token, environ.get("HTTP_AUTHORIZATION", ""))
         length = int(environ["CONTENT_LENGTH"])
         data = environ["wsgi.input"].read(length)
         if len(data) < length:
             raise BrokenJson(f"ended after {len(data)} of {length} bytes: send it again")
-        return _encode(self._parts.predictor.answer(decode(data, PredictBody)).to_dict())
+        return self._parts.predictor.answer(decode(data, PredictBody))

@@ -69,6 +69,39 @@ class LineBody(msgspec.Struct, forbid_unknown_fields=True):
     """In place of the stream's."""
 
 
+class Tensor(msgspec.Struct):
+    """Values of one feature, shape [n] or [n, 1]; or of all in signature order, shape [n, features]."""
+
+    name: str
+    """The feature's; of a tensor with all features: any."""
+    shape: list[int]
+    datatype: str
+    data: list[Any]
+    """Flat in row-major order, or nested."""
+
+
+class InferParameters(msgspec.Struct):
+    """What the router reads of a request's parameters."""
+
+    user_id: int | str | None = None
+
+
+class WantedOutput(msgspec.Struct):
+    """An output that the caller wants."""
+
+    name: str
+
+
+class InferBody(msgspec.Struct):
+    """Body of `POST /v2/models/{model}/infer`."""
+
+    inputs: list[Tensor]
+    id: str | None = None
+    parameters: InferParameters | None = None
+    outputs: list[WantedOutput] | None = None
+    """`prediction` and `probability`; none named: both."""
+
+
 class BrokenJson(CrossfadeError):
     """A text is no JSON."""
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
-import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 
 from crossfade.errors import CrossfadeError, InvalidInput
+from crossfade.logbatch import LogBatch
+from crossfade.manyrows import parse_many
 from crossfade.model import Label, Prediction
 from crossfade.requestlog import LogRow, RequestLog, utc_now
 from crossfade.schema import FeatureSchema, Value, label_text, plain_text
@@ -22,13 +24,18 @@ from crossfade.serving.reload import Reloader
 
 _log = logging.getLogger(__name__)
 
+_encode = msgspec.json.Encoder().encode
+
 
 class PredictionFailed(CrossfadeError):
     """A model raised while answering; the request is logged with status 500."""
 
+    def __init__(self, detail: str, arm: Arm) -> None:
+        super().__init__(detail)
+        self.arm = arm
 
-@dataclass(frozen=True)
-class Answer:
+
+class Answer(NamedTuple):
     """What a caller gets back."""
 
     request_id: str
@@ -63,15 +70,26 @@ class Answer:
         }
 
 
-@dataclass(frozen=True)
-class _Task:
+class _Task(NamedTuple):
     """A request, checked."""
 
     request_id: str
     user_id: str
-    rows: list[list[Value]]
+    rows: Sequence[Sequence[Value]]
     labels: list[str]
     batch: bool
+
+
+class _Answered(NamedTuple):
+    """A request with its answer."""
+
+    task: _Task
+    deployment: Deployment
+    arm: Arm
+    split_b: float
+    predictions: Sequence[Prediction] | None
+    """None: the model failed."""
+    latency_ms: float
 
 
 class Predictor:
@@ -120,7 +138,7 @@ class Predictor:
             The rows could not be logged, so no answer may leave.
         """
         started = time.perf_counter()
-        deployment, split_b = self._reloader.current, self._config.split_b
+        deployment, split_b = self._reloader.current, self._config.recent_split_b
         task = self._check(body, deployment.prod.loaded.model.schema)
         arm = deployment.route(task.user_id or task.request_id, split_b)
         rows = _in_order_of(arm, task.rows, deployment)
@@ -131,11 +149,15 @@ class Predictor:
             _log.exception("version %s failed on request %s", arm.version, task.request_id)
             failure = error
         latency_ms = round((time.perf_counter() - started) * 1000, 3)
-        self._log.append(_log_rows(self._clock(), task, deployment, arm, split_b, predictions, latency_ms))
+        answered = _Answered(task, deployment, arm, split_b, predictions, latency_ms)
+        if task.batch:
+            self._log.append_batch(_log_batch(self._clock(), answered))
+        else:
+            self._log.append([_log_row(self._clock(), answered)])
         if predictions is None:
             detail = f"version {arm.version} failed on this request (id {task.request_id}); the router's log says why"
-            raise PredictionFailed(detail) from failure
-        return _answer(task, deployment, arm, split_b, predictions, latency_ms)
+            raise PredictionFailed(detail, arm) from failure
+        return _answer(answered)
 
     def answer_all(self, bodies: Sequence[PredictBody]) -> list[Answer]:
         """Answer many requests, each assigned and logged by itself, but ask each arm's model only once.
@@ -147,7 +169,7 @@ class Predictor:
         InvalidInput, NoModel, LogUnavailable
             As `answer`; nothing is logged. What a model raises is passed on.
         """
-        deployment, split_b = self._reloader.current, self._config.split_b
+        deployment, split_b = self._reloader.current, self._config.recent_split_b
         tasks = [self._check(body, deployment.prod.loaded.model.schema) for body in bodies]
         arms = [deployment.route(task.user_id or task.request_id, split_b) for task in tasks]
         answered: dict[int, list[Prediction]] = {}
@@ -158,26 +180,21 @@ class Predictor:
             rows = [row for i in mine for row in tasks[i].rows]
             predictions = iter(_predict(arm, _in_order_of(arm, rows, deployment)))
             answered |= {i: list(islice(predictions, len(tasks[i].rows))) for i in mine}
-        logged = [
-            row
-            for i, (task, arm) in enumerate(zip(tasks, arms, strict=True))
-            for row in _log_rows(self._clock(), task, deployment, arm, split_b, answered[i], latency_ms=0.0)
-        ]
-        self._log.append(logged)
-        return [
-            _answer(task, deployment, arm, split_b, answered[i], latency_ms=0.0)
+        done = [
+            _Answered(task, deployment, arm, split_b, answered[i], 0.0)
             for i, (task, arm) in enumerate(zip(tasks, arms, strict=True))
         ]
+        self._log.append([row for one in done for row in _log_rows(self._clock(), one)])
+        return [_answer(one) for one in done]
 
     def _check(self, body: PredictBody, schema: FeatureSchema) -> _Task:
-        request_id = uuid.uuid4().hex if body.request_id is None else plain_text(body.request_id, "request_id")
+        request_id = secrets.token_hex(16) if body.request_id is None else plain_text(body.request_id, "request_id")
         user_id = "" if body.user_id is None else plain_text(str(body.user_id), "user_id")
         first = next((row for row in body.features if row is not None), None)
-        batch = isinstance(body.features, list) and isinstance(first, (list, dict))
-        if not batch:
+        if isinstance(body.features, dict) or not isinstance(first, (list, dict)):
             if isinstance(body.label, list):
                 raise InvalidInput("label", "is a list; allowed for a single row: one label")
-            return _Task(request_id, user_id, [schema.parse(body.features)], [_label(body.label, "label")], batch)
+            return _Task(request_id, user_id, [schema.parse(body.features)], [_label(body.label, "label")], False)
         if len(body.features) > self._max_batch_rows:
             raise InvalidInput("features", f"has {len(body.features)} rows; allowed: {self._max_batch_rows} per batch")
         labels = [None] * len(body.features) if body.label is None else body.label
@@ -185,15 +202,15 @@ class Predictor:
             raise InvalidInput(
                 "label", f"must be a list of {len(body.features)} labels, one per row (null where unknown)"
             )
-        rows = [schema.parse(row, f"features[{i}]") for i, row in enumerate(body.features)]
-        return _Task(request_id, user_id, rows, [_label(label, f"label[{i}]") for i, label in enumerate(labels)], batch)
+        rows = parse_many(schema, body.features)
+        return _Task(request_id, user_id, rows, [_label(label, f"label[{i}]") for i, label in enumerate(labels)], True)
 
 
 def _label(label: object, field: str) -> str:
     return "" if label is None else label_text(label, field)
 
 
-def _in_order_of(arm: Arm, rows: list[list[Value]], deployment: Deployment) -> list[list[Value]]:
+def _in_order_of(arm: Arm, rows: Sequence[Sequence[Value]], deployment: Deployment) -> Sequence[Sequence[Value]]:
     """Put rows, checked against prod's signature, in the order of the arm's (the names are the same)."""
     given, wanted = deployment.prod.loaded.model.schema.names, arm.loaded.model.schema.names
     if given == wanted:
@@ -202,56 +219,69 @@ def _in_order_of(arm: Arm, rows: list[list[Value]], deployment: Deployment) -> l
     return [[row[i] for i in order] for row in rows]
 
 
-def _predict(arm: Arm, rows: list[list[Value]]) -> list[Prediction]:
+def _predict(arm: Arm, rows: Sequence[Sequence[Value]]) -> list[Prediction]:
     """Ask an arm's model, and make sure that it answered each row with a label that can be logged."""
     predictions = arm.loaded.model.predict(rows)
     if len(predictions) != len(rows):
         raise ValueError(f"{len(predictions)} answers to {len(rows)} rows")
     for prediction in predictions:
-        label_text(prediction.label, "prediction")
+        _text_of(prediction, arm)
     return predictions
 
 
-def _answer(
-    task: _Task,
-    deployment: Deployment,
-    arm: Arm,
-    split_b: float,
-    predictions: Sequence[Prediction],
-    latency_ms: float,
-) -> Answer:
-    experiment, model = deployment.experiment_id, deployment.model_name
-    return Answer(task.request_id, model, arm, experiment, split_b, tuple(predictions), task.batch, latency_ms)
+def _text_of(prediction: Prediction, arm: Arm) -> str:
+    return arm.texts.get(prediction.label) or label_text(prediction.label, "prediction")
 
 
-def _log_rows(
-    now: str,
-    task: _Task,
-    deployment: Deployment,
-    arm: Arm,
-    split_b: float,
-    predictions: Sequence[Prediction] | None,
-    latency_ms: float,
-) -> list[LogRow]:
-    """Make one log row per item; without predictions the model failed."""
-    names = deployment.prod.loaded.model.schema.names
-    return [
-        LogRow(
-            ts_utc=now,
-            request_id=f"{task.request_id}.{i}" if task.batch else task.request_id,
-            user_id=task.user_id,
-            experiment_id=deployment.experiment_id or "",
-            variant=arm.variant,
-            alias=arm.alias,
-            model=deployment.model_name,
-            model_version=arm.version,
-            ab_split_b=split_b,
-            features_json=msgspec.json.encode(dict(zip(names, row, strict=True))).decode(),
-            label=label,
-            prediction=label_text(predictions[i].label) if predictions else "",
-            probability=predictions[i].probability if predictions else None,
-            latency_ms=latency_ms,
-            status=200 if predictions else 500,
-        )
-        for i, (row, label) in enumerate(zip(task.rows, task.labels, strict=True))
-    ]
+def _answer(done: _Answered) -> Answer:
+    task, deployment = done.task, done.deployment
+    return Answer(
+        task.request_id,
+        deployment.model_name,
+        done.arm,
+        deployment.experiment_id,
+        done.split_b,
+        tuple(done.predictions or ()),
+        task.batch,
+        done.latency_ms,
+    )
+
+
+def _log_rows(now: str, done: _Answered) -> list[LogRow]:
+    return _log_batch(now, done).rows() if done.task.batch else [_log_row(now, done)]
+
+
+def _log_row(now: str, done: _Answered, of_batch: bool = False) -> LogRow:
+    """Make the row of a single one; of a batch, what its rows share. Without predictions the model failed."""
+    task, deployment, arm = done.task, done.deployment, done.arm
+    single = None if of_batch or not done.predictions else done.predictions[0]
+    return LogRow(
+        ts_utc=now,
+        request_id=task.request_id,
+        user_id=task.user_id,
+        experiment_id=deployment.experiment_id or "",
+        variant=arm.variant,
+        alias=arm.alias,
+        model=deployment.model_name,
+        model_version=arm.version,
+        ab_split_b=done.split_b,
+        features_json="" if of_batch else _encode(dict(zip(_names(done), task.rows[0], strict=True))).decode(),
+        label="" if of_batch else task.labels[0],
+        prediction=_text_of(single, arm) if single else "",
+        probability=single.probability if single else None,
+        latency_ms=done.latency_ms,
+        status=200 if done.predictions else 500,
+    )
+
+
+def _log_batch(now: str, done: _Answered) -> LogBatch:
+    """Make the rows of a batch; without predictions the model failed."""
+    task, rows = done.task, len(done.task.rows)
+    predictions = [_text_of(one, done.arm) for one in done.predictions or ()] or [""] * rows
+    probabilities = [one.probability for one in done.predictions or ()] or [None] * rows
+    common = _log_row(now, done, of_batch=True)
+    return LogBatch(common, _names(done), task.rows, task.labels, predictions, probabilities)
+
+
+def _names(done: _Answered) -> tuple[str, ...]:
+    return done.deployment.prod.loaded.model.schema.names

@@ -6,6 +6,7 @@ any of their SDKs assigns the same users. Raising the split only adds users to B
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 Variant = Literal["A", "B"]
@@ -13,11 +14,14 @@ Variant = Literal["A", "B"]
 _OFFSET, _PRIME, _MASK = 0x811C9DC5, 0x01000193, 0xFFFFFFFF
 
 
-def _fnv1a_32(text: str) -> int:
-    value = _OFFSET
-    for character in text:
-        value = ((value ^ ord(character)) * _PRIME) & _MASK
+def _fnv1a_32(text: str, value: int = _OFFSET) -> int:
+    """Hash a text, or go on with one: `value` is the hash of what stands before it."""
+    for code in map(ord, text):
+        value = ((value ^ code) * _PRIME) & _MASK
     return value
+
+
+_hash_of_seed = lru_cache(maxsize=16)(_fnv1a_32)
 
 
 def bucket(seed: str, unit: str) -> float:
@@ -40,7 +44,7 @@ def bucket(seed: str, unit: str) -> float:
     >>> bucket("seed", "a"), bucket("seed", "b"), bucket("foo", "ab")
     (0.0505, 0.2696, 0.2575)
     """
-    return _fnv1a_32(str(_fnv1a_32(seed + unit))) % 10_000 / 10_000
+    return _fnv1a_32(str(_fnv1a_32(unit, _hash_of_seed(seed)))) % 10_000 / 10_000
 
 
 def assign(seed: str, unit: str, split_b: float) -> Variant:

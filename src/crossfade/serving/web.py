@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import cast
 
-from flask import Blueprint, Flask, Response, current_app, jsonify, request
+from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from crossfade import __version__
 from crossfade.errors import CrossfadeError, InvalidInput, NoModel
 from crossfade.requestlog import LateLabel, utc_now
 from crossfade.schema import label_text, plain_text
-from crossfade.serving import ingest
-from crossfade.serving.context import Router, guarded, reply, router
+from crossfade.serving import apidocs, inference, ingest, scoring
+from crossfade.serving.context import Router, ask, guarded, remember, reply, router
+from crossfade.serving.exposition import CONTENT_TYPE
 from crossfade.serving.failures import UNEXPECTED, describe
 from crossfade.serving.hotpath import HotPath
 from crossfade.serving.messages import ConfigBody, FeedbackBody, PredictBody, parse
@@ -24,12 +26,14 @@ _log = logging.getLogger(__name__)
 
 api = Blueprint("api", __name__)
 
+_PREDICTING = {"api.predict", "scoring.invocations", "inference.infer"}
+
 
 @api.post("/predict")
 @guarded("api_token")
 def predict() -> Response:
     """Answer one row or a batch."""
-    return jsonify(router().predictor.answer(parse(request, PredictBody)).to_dict())
+    return jsonify(ask(parse(request, PredictBody)).to_dict())
 
 
 @api.post("/feedback")
@@ -46,6 +50,7 @@ def feedback() -> Response:
     ]
     if labels:
         router().log.append_labels(labels)
+        router().metrics.labeled(len(labels))
     return jsonify({"accepted": len(labels)})
 
 
@@ -63,6 +68,7 @@ def change_config() -> Response:
     if not 0 <= share <= 1:
         raise InvalidInput("ab_split_b", f"is {share}; allowed: a number from 0 to 1")
     router().config.split_b = share
+    router().config.settle()
     return show_config()
 
 
@@ -78,7 +84,7 @@ def reload() -> Response:
 
 @api.get("/health")
 def health() -> Response:
-    """Say that this worker lives, what it serves, and what is wrong."""
+    """Say that this worker lives, what it and its siblings serve, and what is wrong."""
     parts = router()
     try:
         deployment = parts.reloader.current
@@ -96,7 +102,8 @@ def health() -> Response:
             "experiment_id": deployment and deployment.experiment_id,
             "ab_split_b": split_b,
             "registry_seen_utc": seen,
-            "problems": [problem for problem in (look.problem, parts.config.problem) if problem],
+            "workers": [asdict(worker) for worker in parts.metrics.workers()],
+            "problems": [problem for problem in (look.problem, parts.config.problem, parts.log.problem) if problem],
         }
     )
 
@@ -126,25 +133,49 @@ def version() -> Response:
     return jsonify({"router": __version__, "experiment_id": deployment.experiment_id, "arms": arms})
 
 
+@api.get("/metrics")
+def metrics() -> Response:
+    """Tell Prometheus what all workers have counted."""
+    return Response(router().metrics.text(router().config.split_b), content_type=CONTENT_TYPE)
+
+
+@api.get("/monitor/basic")
+@guarded("api_token")
+def monitor() -> Response:
+    """Show what the newest rows of the request log look like: features, predictions per arm, labels."""
+    return jsonify(asdict(router().monitor.window(request.args.get("rows", "1000"))))
+
+
 def install(app: Flask, parts: Router) -> None:
     """Put the routes and error pages into an app."""
     app.extensions["crossfade"] = parts
     app.wsgi_app = HotPath(app.wsgi_app, parts, app.config["MAX_CONTENT_LENGTH"])  # type: ignore[method-assign]
-    app.register_blueprint(api)
-    app.register_blueprint(ingest.api)
+    for blueprint in (api, ingest.api, scoring.api, inference.api, apidocs.api):
+        app.register_blueprint(blueprint)
+    app.after_request(_count_failure)
     app.register_error_handler(CrossfadeError, _crossfade_error)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected_error)
 
 
+def _count_failure(response: Response) -> Response:
+    error = g.get("error")
+    if request.endpoint in _PREDICTING and response.status_code >= 400:
+        router().metrics.failed(response.status_code, error)
+    elif request.endpoint == "api.feedback":
+        router().metrics.noticed(error)
+    return response
+
+
 def _crossfade_error(error: CrossfadeError) -> Response:
+    remember(error)
     return reply(*describe(error))
 
 
 def _http_error(error: HTTPException) -> Response:
     code = (error.name or "error").lower().replace(" ", "_")
     details = {
-        404: f"there is no {request.path[:100]}; see the README for what there is",
+        404: f"there is no {request.path[:100]}; see /docs for what there is",
         405: f"{request.path[:100]} does not take {request.method}",
         413: f"the body is too large; allowed: {current_app.config['MAX_CONTENT_LENGTH']} bytes",
     }

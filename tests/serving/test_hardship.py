@@ -1,0 +1,212 @@
+"""A router under load whose processes are killed, and whose aliases move all the time, on both servers.
+
+CROSSFADE_HARDSHIP=10 makes every test ten times as long as it is by default, --log-cli-level=INFO shows how it went.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count, pairwise
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from crossfade.logreader import read_log
+from crossfade.registry import Registry
+from crossfade.requestlog import CsvRequestLog
+from crossfade.settings import Settings
+from crossfade.version import Version
+
+_log = logging.getLogger(__name__)
+
+TIMES = int(os.environ.get("CROSSFADE_HARDSHIP", "1"))
+
+LAG_SECONDS = 2.0
+"""What an alias move may take to reach every worker."""
+
+ROW = [5.1, 3.5, 1.4, 0.2]
+
+
+@dataclass
+class Load:
+    """Clients that keep their connections, number their requests and remember every answer."""
+
+    port: int
+    answers: dict[str, tuple[float, float, str]] = field(default_factory=dict)
+    """When the request of an id was sent and answered with 200, and the version that answered."""
+    refused: Counter[int] = field(default_factory=Counter)
+    """Other answers, by status."""
+
+    def __post_init__(self) -> None:
+        self._numbers, self._stopped = count(), threading.Event()
+        self._threads = [threading.Thread(target=self._send) for _ in range(4)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def next_answer(self, after: float) -> float:
+        """Wait for the answer to a request that was sent after a moment; return when it came."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            found = [answered for sent, answered, _ in list(self.answers.values())[-100:] if sent > after]
+            if found:
+                return min(found)
+            time.sleep(0.01)
+        raise AssertionError(f"no answer for 30 s; refused were {self.refused}")
+
+    def longest_silence(self) -> float:
+        """Seconds in which nobody was answered."""
+        moments = sorted(answered for _, answered, _ in self.answers.values())
+        return max(later - sooner for sooner, later in pairwise(moments))
+
+    def _send(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        while not self._stopped.is_set():
+            name, sent = f"r{next(self._numbers)}", time.monotonic()
+            body = json.dumps({"request_id": name, "user_id": name, "features": ROW})
+            try:
+                connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
+                reply = connection.getresponse()
+                told = json.loads(reply.read())
+            except (OSError, http.client.HTTPException):
+                connection.close()
+                time.sleep(0.01)
+                continue
+            if reply.status == 200:
+                self.answers[name] = (sent, time.monotonic(), told["model_version"])
+            else:
+                self.refused[reply.status] += 1
+        connection.close()
+
+
+@dataclass(frozen=True)
+class Router:
+    """A router as `crossfade serve` runs it, with two workers."""
+
+    settings: Settings
+    process: subprocess.Popen[bytes]
+    registry: Registry
+    versions: tuple[Version, Version]
+
+    @property
+    def master(self) -> psutil.Process:
+        (found,) = psutil.Process(self.process.pid).children()
+        return found
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        return [psutil.Process(worker["worker"]) for worker in self.call("GET", "/health")[1]["workers"]]
+
+    def call(self, method: str, path: str) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.settings.router_port, timeout=30)
+        connection.request(method, path)
+        reply = connection.getresponse()
+        told = json.loads(reply.read())
+        connection.close()
+        return reply.status, told
+
+    def is_ready(self) -> bool:
+        try:
+            return [worker["prod"] for worker in self.call("GET", "/health")[1]["workers"]] == ["1", "1"]
+        except (OSError, http.client.HTTPException):
+            return False
+
+
+@pytest.fixture(params=["gunicorn", "granian"])
+def router(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    isolate: Any,
+    mlflow_server: Settings,
+    register_served: Callable[..., Version],
+) -> Iterator[Router]:
+    """Serve version 1 as prod; a version 2 is there."""
+    name = f"Hard-{request.node.name.replace('[', '-').rstrip(']')}"
+    versions = register_served(name, "prod"), register_served(name, strength=0.1)
+    uri = mlflow_server.mlflow_tracking_uri
+    given = {"ROUTER_SERVER": request.param, "MLFLOW_TRACKING_URI": uri, "REG_MODEL_NAME": name}
+    settings, environment = isolate(tmp_path, **given)
+    serve = [str(Path(sys.executable).with_name("crossfade")), "serve"]
+    with (tmp_path / "router.log").open("wb") as log:
+        process = subprocess.Popen(serve, env=environment, cwd=tmp_path, stdout=log, stderr=log)
+    running = Router(settings, process, Registry(uri, name), versions)
+    try:
+        _until(running.is_ready, tmp_path)
+        yield running
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _until(holds: Callable[[], bool], home: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, (home / "router.log").read_text()
+        time.sleep(0.1)
+
+
+def test_no_answered_request_is_lost_when_processes_are_killed(router: Router) -> None:
+    """Whoever got an answer is in the log exactly once, whichever process died, and service is back by itself."""
+    with Load(router.settings.router_port) as load:
+        load.next_answer(after=time.monotonic())
+        for victim in ("a worker", "the master") * TIMES:
+            (router.workers[0] if victim == "a worker" else router.master).kill()
+            time.sleep(0.2)  # what is left may answer on for a moment
+            _until(router.is_ready, router.settings.crossfade_home)
+            load.next_answer(after=time.monotonic())
+    contents = read_log(CsvRequestLog(router.settings.request_log, router.settings.labels_log))
+    logged = Counter(contents.rows["request_id"])
+    _log.info("%d answers; the longest silence was %.2f s", len(load.answers), load.longest_silence())
+    assert {name: logged[name] for name in load.answers if logged[name] != 1} == {}
+    assert contents.set_aside <= 2 * TIMES
+    assert set(load.refused) <= {503}  # of a router that has no model yet
+
+
+def test_no_request_notices_a_moving_alias(router: Router) -> None:
+    """Every answer is 200 and of a version that was prod within the last two seconds; memory stays as it was."""
+    first, second = (version.number for version in router.versions)
+    prod_since: list[tuple[float, str]] = [(0.0, first)]
+    memory: list[int] = []
+    with Load(router.settings.router_port) as load:
+        for move in range(20 * TIMES):
+            old, new = prod_since[-1][1], second if prod_since[-1][1] == first else first
+            router.registry.move("prod", new, expected=old)
+            prod_since.append((time.monotonic(), new))
+            assert router.call("POST", "/reload")[0] == 200
+            if move % 10 == 9:
+                memory.append(sum(worker.memory_info().rss for worker in router.workers))
+        time.sleep(LAG_SECONDS + 0.5)
+        load.next_answer(after=time.monotonic())
+    assert load.refused == {}
+    assert {version for _, _, version in load.answers.values()} == {first, second}
+    assert [answer for answer in load.answers.values() if not _was_prod(prod_since, answer)] == []
+    _log.info("%d answers; memory (MB): %s", len(load.answers), [size >> 20 for size in memory])
+    assert memory[-1] < memory[0] + 10 * 2**20
+
+
+def _was_prod(prod_since: list[tuple[float, str]], answer: tuple[float, float, str]) -> bool:
+    sent, answered, version = answer
+    ends = [since for since, _ in prod_since[1:]] + [float("inf")]
+    return any(
+        number == version and since <= answered and until >= sent - LAG_SECONDS
+        for (since, number), until in zip(prod_since, ends, strict=True)
+    )
