@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from app import create_app
 from crossfade import appendfile, appendonly
-from crossfade.appendonly import AppendOnlyCsv
+from crossfade.appendfile import AppendFile
 from crossfade.errors import LogUnavailable
 from crossfade.forgivinglog import ForgivingLog
 from crossfade.logreader import read_log
@@ -315,16 +315,15 @@ class TestTornByOthers:
     def test_between_a_look_and_a_write(self, log: CsvRequestLog, torn: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
         """A line that was torn after a writer had looked, and before it wrote, costs it no row."""
         log.append([a_row("r0")])
-        looked = AppendOnlyCsv._size_of
+        write = AppendFile._write
 
-        def then_torn(self: AppendOnlyCsv, file: Any) -> int | None:
-            size = looked(self, file)
-            with self.path.open("ab") as other:
+        def torn_first(file: AppendFile, data: bytes) -> int:
+            monkeypatch.setattr(AppendFile, "_write", write)
+            with log.paths[0].open("ab") as other:
                 other.write(torn)
-            monkeypatch.setattr(AppendOnlyCsv, "_size_of", looked)
-            return size
+            return write(file, data)
 
-        monkeypatch.setattr(AppendOnlyCsv, "_size_of", then_torn)
+        monkeypatch.setattr(AppendFile, "_write", torn_first)
         log.append([a_row("r1"), a_row("r2"), a_row("r3")])
         log.append([a_row("r4")])
         contents = read_log(log)

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from crossfade import csvslices, logpacking
+from crossfade import appendonly, csvslices, logpacking
 from crossfade.errors import LogUnavailable
 from crossfade.logpacking import pack_all
 from crossfade.logparts import first_day, is_at_rest, only_one, part_of, parts_of
@@ -53,6 +53,12 @@ def a_row(request_id: str, day: date = DAY, **changes: Any) -> LogRow:
         "status": 200,
     }
     return LogRow(**{**values, **changes})
+
+
+@pytest.fixture(autouse=True)
+def looks_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer sees at once, not within a hundredth of a second, that its file was moved away."""
+    monkeypatch.setattr(appendonly, "_LOOK_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from crossfade import csvslices
+from crossfade import appendonly, csvslices
 from crossfade.errors import LogUnavailable
 from crossfade.logreader import read_log
 from crossfade.memorylog import MemoryRequestLog
@@ -54,6 +54,12 @@ def late(request_id: str, label: str) -> LateLabel:
 
 def csv_log(folder: Path) -> CsvRequestLog:
     return CsvRequestLog(folder / "logs" / "requests.csv", folder / "logs" / "labels.csv")
+
+
+@pytest.fixture(autouse=True)
+def looks_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer sees at once, not within a hundredth of a second, that its file was moved away."""
+    monkeypatch.setattr(appendonly, "_LOOK_SECONDS", 0.0)
 
 
 LogFactory = Callable[[Path], RequestLog]

@@ -83,26 +83,20 @@ class AppendFile:
         with contextlib.suppress(AttributeError, OSError):  # it was never opened
             os.close(self._number)
 
-    def append(self, data: bytes, size: int) -> None:
-        """Add lines in one write, so that the first one starts a line.
-
-        Parameters
-        ----------
-        data : bytes
-            Whole lines.
-        size : int
-            Size of the file just now.
+    def append(self, data: bytes) -> None:
+        """Add whole lines in one write, so that the first one starts a line.
 
         Raises
         ------
         OSError
             Not all of it was written.
         """
+        size = os.lseek(self._number, 0, os.SEEK_END)
         torn = size != self._end and self._ends_torn(size)
         start = self._write(b"\n" + data if torn else data)
         if not torn and start != size and self._is_torn_at(start):
             # Somebody died in the middle of a write after we had looked: our first line continues theirs.
-            self.append(data[: data.index(b"\n") + 1], os.fstat(self._number).st_size)
+            self.append(data[: data.index(b"\n") + 1])
         self.appends += 1
 
     def sync(self, appends: int) -> None:

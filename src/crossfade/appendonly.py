@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -24,6 +25,9 @@ Fsync = Literal["never", "interval", "always"]
 Cell = str | float | None
 
 _SYNC_SECONDS = 1.0
+
+_LOOK_SECONDS = 0.01
+"""Between two looks whether the file was moved away; what is appended meanwhile goes where it went."""
 
 _WHAT_TO_DO = {
     errno.ENOSPC: "Free space.",
@@ -63,6 +67,7 @@ class AppendOnlyCsv:
         self._timeout_seconds = timeout_seconds
         self._file: AppendFile | None = None
         self._turn = Turn(timeout_seconds)
+        self._look_due = 0.0
         self._problem: str | None = None
         self._sync_problem: str | None = None
 
@@ -110,26 +115,25 @@ class AppendOnlyCsv:
     def let_go(self) -> None:
         """Close the file if it was moved away, so that it can be packed. Raises TimeoutError."""
         with self._turn:
-            if self._file is not None and self._size_of(self._file) is None:
+            if self._file is not None and not self._is_there(self._file):
                 self._file = None
 
     def _write(self, data: bytes) -> AppendFile:
-        file = self._file
-        size = None if file is None else self._size_of(file)
-        while file is None or size is None:  # at first, and when it was moved away meanwhile
-            file = self._open()
-            size = None if file.packed else self._size_of(file)
-        self._file = file
-        file.append(data, size)
+        file, now = self._file, time.monotonic()
+        if file is None or now >= self._look_due:
+            while file is None or file.packed or not self._is_there(file):  # at first, and when it was moved away
+                file = self._open()
+            self._file, self._look_due = file, now + _LOOK_SECONDS
+        file.append(data)
         return file
 
-    def _size_of(self, file: AppendFile) -> int | None:
-        """Return the size of the file at the path; None: that is another one, or none at all."""
+    def _is_there(self, file: AppendFile) -> bool:
+        """Whether the file at the path is this one."""
         try:
             found = os.stat(self._name)  # noqa: PTH116 - Path.stat takes a fifth longer
         except FileNotFoundError:
-            return None
-        return found.st_size if (found.st_dev, found.st_ino) == file.identity else None
+            return False
+        return (found.st_dev, found.st_ino) == file.identity
 
     def _open(self) -> AppendFile:
         while True:

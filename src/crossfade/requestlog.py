@@ -6,9 +6,11 @@ never changed; a label that came later is joined when the log is read.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -22,7 +24,13 @@ if TYPE_CHECKING:
 
 def utc_now() -> str:
     """Time stamp of the log: ISO 8601, UTC, microseconds."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
+    second, microsecond = divmod(time.time_ns() // 1000, 1_000_000)
+    return f"{_text_of_second(second)}.{microsecond:06d}+00:00"
+
+
+@lru_cache(maxsize=2)
+def _text_of_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 class LogRow(NamedTuple):

@@ -96,9 +96,9 @@ class FeatureSchema:
         >>> schema.parse({"colour": None, "height": 1})
         [1.0, None]
         """
-        if isinstance(features, Mapping):
+        if isinstance(features, (dict, Mapping)):  # the first is told apart at once
             return self._from_mapping(features, field)
-        if isinstance(features, Sequence) and not isinstance(features, (str, bytes)):
+        if isinstance(features, (list, Sequence)) and not isinstance(features, (str, bytes)):
             return self._from_sequence(features, field)
         raise InvalidInput(field, f"is {_kind(features)}; allowed: an object by feature name, or a list of values")
 

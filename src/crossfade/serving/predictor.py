@@ -50,13 +50,14 @@ class Answer(NamedTuple):
 
     def to_dict(self) -> dict[str, object]:
         """JSON-able body."""
-        labels: list[Label] = [prediction.label for prediction in self.predictions]
-        probabilities = [prediction.probability for prediction in self.predictions]
-        answered = (
-            {"predictions": labels, "probabilities": probabilities}
-            if self.batch
-            else {"prediction": labels[0], "probability": probabilities[0]}
-        )
+        answered: dict[str, object]
+        if self.batch:
+            labels: list[Label] = [prediction.label for prediction in self.predictions]
+            probabilities = [prediction.probability for prediction in self.predictions]
+            answered = {"predictions": labels, "probabilities": probabilities}
+        else:
+            (single,) = self.predictions
+            answered = {"prediction": single.label, "probability": single.probability}
         return {
             "request_id": self.request_id,
             "variant": self.arm.variant,
@@ -190,20 +191,28 @@ class Predictor:
     def _check(self, body: PredictBody, schema: FeatureSchema) -> _Task:
         request_id = secrets.token_hex(16) if body.request_id is None else plain_text(body.request_id, "request_id")
         user_id = "" if body.user_id is None else plain_text(str(body.user_id), "user_id")
-        first = next((row for row in body.features if row is not None), None)
-        if isinstance(body.features, dict) or not isinstance(first, (list, dict)):
+        if isinstance(body.features, dict) or not _is_batch(body.features):
             if isinstance(body.label, list):
                 raise InvalidInput("label", "is a list; allowed for a single row: one label")
             return _Task(request_id, user_id, [schema.parse(body.features)], [_label(body.label, "label")], False)
         if len(body.features) > self._max_batch_rows:
             raise InvalidInput("features", f"has {len(body.features)} rows; allowed: {self._max_batch_rows} per batch")
-        labels = [None] * len(body.features) if body.label is None else body.label
-        if not isinstance(labels, list) or len(labels) != len(body.features):
-            raise InvalidInput(
-                "label", f"must be a list of {len(body.features)} labels, one per row (null where unknown)"
-            )
         rows = parse_many(schema, body.features)
-        return _Task(request_id, user_id, rows, [_label(label, f"label[{i}]") for i, label in enumerate(labels)], True)
+        return _Task(request_id, user_id, rows, _labels(body.label, len(rows)), True)
+
+
+def _labels(labels: object, rows: int) -> list[str]:
+    if labels is None:
+        return [""] * rows
+    if not isinstance(labels, list) or len(labels) != rows:
+        raise InvalidInput("label", f"must be a list of {rows} labels, one per row (null where unknown)")
+    return [_label(label, f"label[{i}]") for i, label in enumerate(labels)]
+
+
+def _is_batch(features: list[object]) -> bool:
+    """Whether these are rows, not the values of one; a row that is null says neither."""
+    first = next((row for row in features if row is not None), None)
+    return isinstance(first, (list, dict))
 
 
 def _label(label: object, field: str) -> str:
