@@ -4,6 +4,7 @@
 
 CROSSFADE := .venv/bin/crossfade
 STAMP := .venv/.synced
+BENCHMARKS := decision drift evaluation false_alarms log_reading serving
 COMPILE := uv pip compile --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
 
 help: ## list the targets
@@ -57,7 +58,7 @@ simulate: sync ## send 1000 labelled requests to the router (ARGS="--drift 0.5 -
 	@$(CROSSFADE) simulate $(ARGS)
 
 bench: sync ## measure, each benchmark beside what it is compared with
-	@for file in benchmarks/*.py; do echo "== $$file"; .venv/bin/python $$file || exit 1; done
+	@for name in $(BENCHMARKS); do echo "== $$name"; .venv/bin/python benchmarks/$$name.py || exit 1; done
 
 compose-up: ## build and start the stack in containers, and wait until it is healthy
 	@cd infra && docker compose up --detach --build --wait
