@@ -198,15 +198,20 @@ def test_no_request_notices_a_moving_alias(router: Router) -> None:
         load.next_answer(after=time.monotonic())
     assert load.refused == {}
     assert {version for _, _, version in load.answers.values()} == {first, second}
-    assert [answer for answer in load.answers.values() if not _was_prod(prod_since, answer)] == []
-    _log.info("%d answers; memory (MB): %s", len(load.answers), [size >> 20 for size in memory])
+    lag = max(_seconds_since_prod(prod_since, answer) for answer in load.answers.values())
+    shown = [size >> 20 for size in memory]
+    _log.info("%d answers; a version answered %.2f s after it was prod; memory (MB): %s", len(load.answers), lag, shown)
+    assert lag <= LAG_SECONDS
     assert memory[-1] < memory[0] + 10 * 2**20
 
 
-def _was_prod(prod_since: list[tuple[float, str]], answer: tuple[float, float, str]) -> bool:
+def _seconds_since_prod(prod_since: list[tuple[float, str]], answer: tuple[float, float, str]) -> float:
+    """How long before a request was sent the version that answered it had been prod for the last time."""
     sent, answered, version = answer
     ends = [since for since, _ in prod_since[1:]] + [float("inf")]
-    return any(
-        number == version and since <= answered and until >= sent - LAG_SECONDS
+    was_prod = [
+        until
         for (since, number), until in zip(prod_since, ends, strict=True)
-    )
+        if number == version and since <= answered
+    ]
+    return max(0.0, sent - max(was_prod))
