@@ -14,6 +14,7 @@ from flask import Flask
 
 from crossfade.errors import SettingsError
 from crossfade.forgivinglog import ForgivingLog
+from crossfade.logformat import log_to_stdout
 from crossfade.logrotation import LogKeeper
 from crossfade.modelcache import ModelCache
 from crossfade.requestlog import CsvRequestLog, RequestLog
@@ -53,15 +54,15 @@ def create_app(
     follow : bool
         Follow the registry from a background thread; else look only when told to.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s [%(process)d] %(name)s %(message)s")
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # a dead MLflow is reported once, not at every retry
     try:
         settings = settings or load_settings()
     except SettingsError as error:
         raise SystemExit(f"error: {error}") from None  # under gunicorn too: one line, no traceback
+    log_to_stdout(settings.log_format)
     copies = settings.router_config.with_name("models") / f"of-{quote(settings.reg_model_name, safe='')}"
     source = registry or open_source(settings.mlflow_tracking_uri, settings.reg_model_name)
-    metrics = Metrics(settings.router_config.with_name("metrics"))
+    metrics = Metrics(settings.router_config.with_name("workers"))
     files = CsvRequestLog(settings.request_log, settings.labels_log, settings.log_fsync, settings.log_timeout_seconds)
     keeper = LogKeeper(files, settings.log_retention_days) if log is None and settings.log_rotate == "daily" else None
     log = log or (ForgivingLog(files, metrics.lost) if settings.log_failure == "serve" else files)

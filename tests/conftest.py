@@ -92,11 +92,12 @@ def isolate() -> Isolate:
     """Make settings, and the environment to match, of an installation in a folder of its own, on free ports."""
 
     def make(home: Path, **given: str) -> tuple[Settings, dict[str, str]]:
-        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
         ports = [str(s.getsockname()[1]) for s in sockets]
         for s in sockets:
             s.close()
-        named = dict(zip(("ROUTER_PORT", "MLFLOW_PORT", "AIRFLOW_PORT"), ports, strict=True))
+        names = ("ROUTER_PORT", "MLFLOW_PORT", "AIRFLOW_PORT", "DASHBOARD_PORT")
+        named = dict(zip(names, ports, strict=True))
         mine = {"CROSSFADE_HOME": str(home), **named, **given}
         known = {name.upper() for name in Settings.model_fields}
         environment = {name: value for name, value in os.environ.items() if name not in known} | mine

@@ -15,6 +15,6 @@ RUN useradd --uid 10001 --no-create-home crossfade && install -d -o crossfade -g
 WORKDIR /usr/src/app
 COPY src src
 
-ENV PYTHONPATH=/usr/src/app/src PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp
+ENV PYTHONPATH=/usr/src/app/src PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp LOG_FORMAT=json
 USER 10001
 CMD ["python", "-m", "crossfade.cli", "serve"]

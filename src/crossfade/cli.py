@@ -63,7 +63,7 @@ def status() -> None:
         memory = f"{state.memory_mb:.0f} MB" if state.processes else ""
         grid.add_row(service.name, word, str(state.processes or ""), memory, service.url)
     console.print(grid)
-    console.print(f"[dim]logs: {settings.var / 'logs' / 'services'}[/]")
+    console.print(f"[dim]logs: {settings.service_log_folder}/<service>_YYYYMMDD.log[/]")
 
 
 @cli.command()
@@ -239,6 +239,7 @@ def settings() -> None:
 
 def main() -> None:
     """Run the command line; a failure Crossfade knows is one line and exit code 1."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     logging.getLogger("crossfade").setLevel(logging.INFO)
     try:

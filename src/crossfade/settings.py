@@ -72,10 +72,13 @@ class Settings(BaseSettings):
     router_port: Annotated[Port, Field(description="port of the router")] = 8080
     mlflow_port: Annotated[Port, Field(description="port of the MLflow server that `crossfade up` starts")] = 4200
     airflow_port: Annotated[Port, Field(description="port of the Airflow that `crossfade up` starts")] = 8088
+    dashboard_port: Annotated[Port, Field(description="port of the dashboard")] = 8050
     airflow_user: Annotated[str, Field(description="Airflow login", pattern=r"^[\w.-]+$")] = "admin"
     airflow_password: Annotated[SecretStr, Field(description="Airflow password")] = SecretStr("admin")
     router_url: Annotated[str, Field(description="where the pipeline finds the router; empty: this machine")] = ""
-    airflow_url: Annotated[str, Field(description="where the command line finds Airflow; empty: this machine")] = ""
+    airflow_url: Annotated[
+        str, Field(description="where the command line and the dashboard find Airflow; empty: this machine")
+    ] = ""
 
     # Models and data
     mlflow_tracking_uri: Annotated[
@@ -223,6 +226,25 @@ class Settings(BaseSettings):
         SecretStr | None, Field(description="bearer token for POST /config and /reload; unset: open")
     ] = None
 
+    log_format: Annotated[
+        Literal["text", "json"],
+        Field(description="the router's log lines: `text` for people, `json` for machines (the containers' default)"),
+    ] = "text"
+
+    # Dashboard
+    dashboard_refresh_seconds: Annotated[
+        float, Field(ge=1, description="how often the dashboard looks, and an open page is brought up to date")
+    ] = 5.0
+    dashboard_log_rows: Annotated[
+        Count, Field(description="newest rows of the request log that the dashboard keeps, in some 30 bytes each")
+    ] = 1_000_000
+    mlflow_ui_url: Annotated[
+        str, Field(description="where a browser finds MLflow, for the dashboard's links; empty: MLFLOW_TRACKING_URI")
+    ] = ""
+    airflow_ui_url: Annotated[
+        str, Field(description="where a browser finds Airflow, for the dashboard's links; empty: AIRFLOW_URL")
+    ] = ""
+
     # Files
     request_log: Annotated[Path, Field(description="request log; `labels.csv` lies beside it")] = Path(
         "var/logs/requests.csv"
@@ -248,6 +270,10 @@ class Settings(BaseSettings):
     log_retention_days: Annotated[
         int, Field(ge=0, description="days that a day's rows and late labels are kept; 0: for ever")
     ] = 30
+    service_log_days: Annotated[
+        int,
+        Field(ge=0, description="days that a service's log, `var/logs/<service>_<day>.log`, is kept; 0: for ever"),
+    ] = 7
     router_config: Annotated[Path, Field(description="the split in force, written by `POST /config`")] = Path(
         "var/logs/router_config.json"
     )
@@ -344,6 +370,12 @@ class Settings(BaseSettings):
         port = info.data.get(port_of[str(info.field_name)])
         return url.rstrip("/") or f"http://{_reachable(str(info.data.get('bind_host')))}:{port}"
 
+    @field_validator("mlflow_ui_url", "airflow_ui_url", mode="after")
+    @classmethod
+    def _where_a_browser_goes(cls, url: str, info: ValidationInfo) -> str:
+        same = {"mlflow_ui_url": "mlflow_tracking_uri", "airflow_ui_url": "airflow_url"}[str(info.field_name)]
+        return (url or info.data.get(same, "")).rstrip("/")
+
     @field_validator("drift_window_rows", mode="after")
     @classmethod
     def _window_holds_the_minimum(cls, rows: int, info: ValidationInfo) -> int:
@@ -383,8 +415,13 @@ class Settings(BaseSettings):
 
     @property
     def var(self) -> Path:
-        """Folder of the embedded services' own state (databases, process ids, service logs)."""
+        """Folder of the embedded services' own state (databases, logs)."""
         return self.crossfade_home / "var"
+
+    @property
+    def service_log_folder(self) -> Path:
+        """Folder of what the embedded services print."""
+        return self.var / "logs"
 
     @property
     def labels_log(self) -> Path:

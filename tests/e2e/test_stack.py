@@ -273,14 +273,14 @@ def test_router_answers_while_mlflow_is_down_and_then_follows(stack):
 def test_up_heals_a_killed_service(stack, name):
     """A service whose main process was killed, children left behind, is whole again after `crossfade up`."""
     service, home = _service(stack, name), stack.settings.crossfade_home
-    leaders = [p for p in processes.find(service, home) if p.pid == os.getpgid(p.pid)]
-    assert len(leaders) == 1
-    leaders[0].kill()
-    psutil.wait_procs(leaders, timeout=10)
+    (main,) = [p for p in processes.find(service, home) if p.pid == os.getsid(p.pid)]
+    main.kill()
+    psutil.wait_procs([main], timeout=10)
     stack.crossfade("up")
     state = processes.state_of(service, home)
     assert state.healthy
     assert state.processes > 1
+    assert [p.pid == os.getsid(p.pid) for p in processes.find(service, home)].count(True) == 1
 
 
 def test_taken_port_is_named_with_its_owner(stack):

@@ -86,7 +86,10 @@ class HotPath:
     def _predict(self, environ: WSGIEnvironment) -> Answer:
         check_token(self._parts.api_token, environ.get("HTTP_AUTHORIZATION", ""))
         length = int(environ["CONTENT_LENGTH"])
-        data = environ["wsgi.input"].read(length)
+        try:
+            data = environ["wsgi.input"].read(length)
+        except OSError as error:
+            raise BrokenJson(f"did not arrive: {type(error).__name__}. Send it again") from error
         if len(data) < length:
             raise BrokenJson(f"ended after {len(data)} of {length} bytes: send it again")
         return self._parts.predictor.answer(decode(data, PredictBody))

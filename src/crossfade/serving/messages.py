@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 from flask import Request
 from msgspec import UNSET, UnsetType
-from werkzeug.exceptions import ClientDisconnected, UnsupportedMediaType
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge, UnsupportedMediaType
 
 from crossfade.errors import CrossfadeError, InvalidInput
 
@@ -128,7 +128,19 @@ def parse(request: Request, shape: type[Body]) -> Body:
     if not request.is_json:
         sent = request.content_type or "none"
         raise UnsupportedMediaType(f"the content type is {sent[:100]}; allowed: application/json")
-    return decode(request.get_data(), shape)
+    return decode(read_body(request), shape)
+
+
+def read_body(request: Request) -> bytes:
+    """Read a body whole. Raises RequestEntityTooLarge: of one without a length, Flask would give the beginning."""
+    limit = request.max_content_length
+    if limit is None or request.content_length is not None:
+        return request.get_data()
+    request.max_content_length = limit + 1
+    data = request.get_data()
+    if len(data) > limit:
+        raise RequestEntityTooLarge
+    return data
 
 
 def decode(data: bytes, shape: type[Body]) -> Body:

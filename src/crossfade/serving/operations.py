@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from crossfade.ingested import StoreStats
 from crossfade.serving import answers
 from crossfade.serving.ingestor import BatchReport
 from crossfade.serving.intake import StreamReport
 from crossfade.serving.messages import BatchBody, ConfigBody, FeedbackBody, InferBody, LineBody, PredictBody
-from crossfade.serving.monitor import Window
+from crossfade.serving.monitor import MOST_ROWS, Window
 from crossfade.serving.scoring import InvocationsBody
 
 JSON = "application/json"
@@ -30,7 +32,7 @@ class Operation:
     """A body that works on Iris; text where it is no JSON."""
     also: tuple[tuple[str, str], ...] = ()
     """Bodies of other content types, as examples."""
-    query: tuple[tuple[str, type, str], ...] = ()
+    query: tuple[tuple[str, Any, str], ...] = ()
     """Parameters of the query: name, type, meaning."""
     headers: tuple[tuple[str, str], ...] = ()
     failures: tuple[int, ...] = ()
@@ -95,7 +97,13 @@ OPERATIONS: dict[str, Operation] = {
     "api.monitor": Operation(
         "state",
         Window,
-        query=(("rows", int, "how many of the newest rows, 1 to 10000; 1000 when left out"),),
+        query=(
+            (
+                "rows",
+                Annotated[int, Meta(ge=1, le=MOST_ROWS)],
+                "how many of the newest rows, 1 to 10000; 1000 when left out",
+            ),
+        ),
         failures=(401, 422, 503),
     ),
     "api.metrics": Operation("state", answer_kind="text/plain"),
@@ -135,5 +143,5 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "apidocs.openapi": Operation("description", dict[str, Any]),
     "apidocs.docs": Operation("description", answer_kind="text/html"),
-    "apidocs.asset": Operation("description", answer_kind="text/javascript", failures=(404,)),
+    "apidocs.asset": Operation("description", answer_kind="*/*", failures=(404,)),
 }

@@ -147,7 +147,8 @@ class Predictor:
         try:
             predictions = _predict(arm, rows)
         except Exception as error:  # noqa: BLE001 - a model is foreign code, it may raise anything at all
-            _log.exception("version %s failed on request %s", arm.version, task.request_id)
+            said = {"request_id": task.request_id}
+            _log.exception("version %s failed on request %s", arm.version, task.request_id, extra=said)
             failure = error
         latency_ms = round((time.perf_counter() - started) * 1000, 3)
         answered = _Answered(task, deployment, arm, split_b, predictions, latency_ms)

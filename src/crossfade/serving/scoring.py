@@ -20,7 +20,7 @@ from crossfade.errors import InvalidInput
 from crossfade.schema import Feature, FeatureSchema, Value
 from crossfade.serving.context import ask, guarded, remember, reply, router
 from crossfade.serving.failures import describe
-from crossfade.serving.messages import BrokenJson, PredictBody, decode
+from crossfade.serving.messages import BrokenJson, PredictBody, decode, read_body
 
 _MISSING = frozenset(
     ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
@@ -97,11 +97,11 @@ def _bad_body(error: InvalidInput) -> Response:
 def _read(sent: Request) -> tuple[str, list[Any], Params]:
     """Return what the rows are called in the body, the rows, and the parameters."""
     if sent.mimetype == "text/csv":
-        return "csv", _csv_rows(sent.get_data(), router().reloader.current.prod.loaded.model.schema), Params()
+        return "csv", _csv_rows(read_body(sent), router().reloader.current.prod.loaded.model.schema), Params()
     if sent.mimetype != "application/json":
         kind = sent.content_type or "none"
         raise UnsupportedMediaType(f"the content type is {kind[:100]}; allowed: application/json, text/csv")
-    body = decode(sent.get_data(), InvocationsBody)
+    body = decode(read_body(sent), InvocationsBody)
     names = ("dataframe_split", "dataframe_records", "instances", "inputs")
     given = [name for name in names if getattr(body, name) is not UNSET]
     if len(given) != 1:

@@ -13,17 +13,25 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from crossfade.errors import ServiceError
+from crossfade.stack.servicelog import newest_log
 from crossfade.stack.services import Service
 
 _SERVICE, _HOME = "CROSSFADE_SERVICE", "CROSSFADE_HOME"
+
+_TAIL_BYTES = 65_536
+"""Of a log's end, for its last lines."""
+
+_LOG_SECONDS = 5.0
+"""Time that what writes a service's log has to finish, after the service."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +42,14 @@ class State:
     processes: int
     healthy: bool
     memory_mb: float
-    """Proportional set size of all its processes: shared pages are counted once."""
+    """Proportional set size of its processes, and of those that write its log: shared pages are counted once."""
 
 
 def state_of(service: Service, home: Path) -> State:
     """Look at a service."""
     found = find(service, home)
-    return State(service, len(found), bool(found) and service.is_healthy(), sum(map(_memory_mb, found)))
+    memory = sum(map(_memory_mb, [*found, *_marked(_log_mark(service), home)]))
+    return State(service, len(found), bool(found) and service.is_healthy(), memory)
 
 
 def start(service: Service, home: Path) -> bool:
@@ -52,7 +61,7 @@ def start(service: Service, home: Path) -> bool:
         Its port is taken by somebody else.
     """
     found = find(service, home)
-    if any(p.pid in _groups(found) for p in found) and service.is_healthy():
+    if any(map(_is_main, found)) and service.is_healthy():
         return False
     stop(service, home)  # what is left of it, if anything
     if is_taken(service.host, service.port):
@@ -65,7 +74,7 @@ def start(service: Service, home: Path) -> bool:
         _HOME: str(home),
         "SPT_NOENV": "1",
     }  # SPT_NOENV: a new title must not hide the marks
-    with service.log.open("ab") as log:
+    with _log_of(service, {**os.environ, **marks, _SERVICE: _log_mark(service)}) as log:
         subprocess.Popen(
             service.command,
             cwd=home,
@@ -76,6 +85,28 @@ def start(service: Service, home: Path) -> bool:
             start_new_session=True,
         )
     return True
+
+
+@contextlib.contextmanager
+def _log_of(service: Service, environment: Mapping[str, str]) -> Iterator[int]:
+    """Start what writes a service's log, under a mark of its own, and lend the pipe's end that the service gets."""
+    read_end, write_end = os.pipe()
+    try:
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "crossfade.stack.servicelog"),
+                *(service.name, str(service.log_folder), str(service.log_days)),
+            ],
+            env=environment,
+            stdin=read_end,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        yield write_end
+    finally:
+        os.close(read_end)
+        os.close(write_end)
 
 
 def wait_until_healthy(service: Service, home: Path, seconds: float, progress: Callable[[float], None]) -> float:
@@ -91,9 +122,10 @@ def wait_until_healthy(service: Service, home: Path, seconds: float, progress: C
         waited = time.monotonic() - started
         progress(waited)
         if not find(service, home):
-            raise ServiceError(f"{service.name} ended while starting.{_last_lines(service.log)}")
+            _let_log_end(service, home)
+            raise ServiceError(f"{service.name} ended while starting.{_last_lines(service)}")
         if waited > seconds:
-            raise ServiceError(f"{service.name} is not healthy after {seconds:.0f} s.{_last_lines(service.log)}")
+            raise ServiceError(f"{service.name} is not healthy after {seconds:.0f} s.{_last_lines(service)}")
         time.sleep(0.5)
     return time.monotonic() - started
 
@@ -111,11 +143,16 @@ def stop(service: Service, home: Path, grace_seconds: float = 25) -> int:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(left, timeout=5)
+    _let_log_end(service, home)
     return len(found)
 
 
 def find(service: Service, home: Path) -> list[psutil.Process]:
     """Return the live processes that carry the service's marks."""
+    return _marked(service.name, home)
+
+
+def _marked(name: str, home: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
@@ -124,9 +161,32 @@ def find(service: Service, home: Path) -> list[psutil.Process]:
                 continue
         except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
             continue  # gone meanwhile, or another user's
-        if environment.get(_SERVICE) == service.name and environment.get(_HOME) == str(home):
+        if environment.get(_SERVICE) == name and environment.get(_HOME) == str(home):
             found.append(process)
     return found
+
+
+def _log_mark(service: Service) -> str:
+    return f"{service.name} log"
+
+
+def _let_log_end(service: Service, home: Path) -> None:
+    """Wait until the last words of a service that is gone are written; by force, should anybody else hold its pipe."""
+    deadline = time.monotonic() + _LOG_SECONDS
+    while (left := _marked(_log_mark(service), home)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=5)
+
+
+def _is_main(process: psutil.Process) -> bool:
+    """Whether this is the process that `start` started, and not one below it."""
+    try:
+        return os.getsid(process.pid) == process.pid
+    except ProcessLookupError:
+        return False
 
 
 def _groups(processes: Iterable[psutil.Process]) -> set[int]:
@@ -175,6 +235,11 @@ def _owner(port: int) -> str:
     return f"process {known[0]} ({command[:80]})"
 
 
-def _last_lines(log: Path, lines: int = 15) -> str:
-    text = log.read_text(errors="replace").splitlines()[-lines:] if log.exists() else []
+def _last_lines(service: Service, lines: int = 15) -> str:
+    log = newest_log(service.log_folder, service.name)
+    if log is None:
+        return f" It wrote nothing into {service.log_folder}."
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+        text = file.read().decode(errors="replace").splitlines()[-lines:]
     return f" The end of {log}:\n  " + "\n  ".join(text)

@@ -1,4 +1,4 @@
-"""What runs on one machine: MLflow, Airflow, the router, each as a command, its environment and a health check."""
+"""What runs on one machine: MLflow, Airflow, the router and the dashboard, each with its command and health check."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import requests
 
+from crossfade.logformat import server_config
 from crossfade.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -31,18 +32,21 @@ class Service:
     port: int
     port_setting: str
     """Setting to change when the port is taken."""
-    log: Path
+    log_folder: Path
+    """What it prints is kept there, in `<name>_<day>.log`."""
+    log_days: int
+    """Days that such a file is kept; 0: for ever."""
     is_healthy: Callable[[], bool]
 
 
 def embedded_services(settings: Settings) -> list[Service]:
     """Return the services in the order in which they start."""
-    return [_mlflow(settings), _airflow(settings), router_service(settings)]
+    return [_mlflow(settings), _airflow(settings), router_service(settings), _dashboard(settings)]
 
 
 def prepare(settings: Settings) -> None:
     """Make the folders and files that the services need."""
-    for folder in (_log_folder(settings), settings.var / "mlflow", settings.var / "airflow"):
+    for folder in (settings.service_log_folder, settings.var / "mlflow", settings.var / "airflow"):
         folder.mkdir(parents=True, exist_ok=True)
     passwords = _passwords(settings)
     passwords.touch(mode=0o600)
@@ -84,6 +88,7 @@ def _airflow(settings: Settings) -> Service:
         "AIRFLOW__API__PORT": str(settings.airflow_port),
         "AIRFLOW__API__BASE_URL": url,
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
         # The pipeline's own tools, python among them, come first for whatever a task starts.
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
     }
@@ -94,17 +99,31 @@ def _airflow(settings: Settings) -> Service:
 def router_service(settings: Settings) -> Service:
     """Return the router under ROUTER_SERVER, started again whenever its server is killed."""
     server = _granian(settings) if settings.router_server == "granian" else _gunicorn(settings)
-    command = (sys.executable, "-m", "crossfade.stack.supervisor", *server)
+    command = (sys.executable, "-m", "crossfade.stack.supervisor", f"--log-format={settings.log_format}", *server)
     url = f"http://{settings.reachable_host}:{settings.router_port}"
     return _service(settings, "router", command, {}, url, settings.router_port, lambda: _answers(f"{url}/health"))
+
+
+def _dashboard(settings: Settings) -> Service:
+    command = (
+        *_python("gunicorn", "crossfade.dashboard.app:create_app()"),
+        *("--bind", f"{settings.bind_host}:{settings.dashboard_port}", "--worker-class", "gthread"),
+        *("--workers", "1", "--threads", "8"),  # one: what it knows is kept in memory
+        *("--timeout", "120", "--graceful-timeout", "5", "--no-control-socket"),
+        *("--log-config-json", str(server_config(settings.log_format))),
+    )
+    url = f"http://{settings.reachable_host}:{settings.dashboard_port}"
+    return _service(settings, "dashboard", command, {}, url, settings.dashboard_port, lambda: _answers(f"{url}/health"))
 
 
 def _gunicorn(settings: Settings) -> tuple[str, ...]:
     return (
         *_python("gunicorn", "app:create_app()"),
-        *("--bind", f"{settings.bind_host}:{settings.router_port}", "--worker-class", "gthread"),
+        *("--bind", f"{settings.bind_host}:{settings.router_port}"),
+        *("--worker-class", "crossfade.serving.gunicornworker.PatientWorker"),
         *("--workers", str(settings.router_workers), "--threads", str(settings.router_threads)),
         *("--timeout", "120", "--graceful-timeout", "10", "--no-control-socket"),
+        *("--log-config-json", str(server_config(settings.log_format))),
     )
 
 
@@ -114,6 +133,7 @@ def _granian(settings: Settings) -> tuple[str, ...]:
         *("--host", settings.bind_host, "--port", str(settings.router_port), "--http", "1", "--no-ws"),
         *("--workers", str(settings.router_workers), "--blocking-threads", str(settings.router_threads)),
         *("--respawn-failed-workers", "--respawn-interval", "0.2", "--workers-kill-timeout", "10"),
+        *("--log-config", str(server_config(settings.log_format))),
     )
 
 
@@ -134,7 +154,8 @@ def _service(
         host=settings.bind_host,
         port=port,
         port_setting=f"{name.upper()}_PORT",
-        log=_log_folder(settings) / f"{name}.log",
+        log_folder=settings.service_log_folder,
+        log_days=settings.service_log_days,
         is_healthy=is_healthy,
     )
 
@@ -142,10 +163,6 @@ def _service(
 def _python(module: str, *arguments: str) -> tuple[str, ...]:
     """Run a module's console script with this very interpreter."""
     return (sys.executable, str(Path(sys.executable).with_name(module)), *arguments)
-
-
-def _log_folder(settings: Settings) -> Path:
-    return settings.var / "logs" / "services"
 
 
 def _passwords(settings: Settings) -> Path:

@@ -1,8 +1,8 @@
 """Keep a server running: when it dies, end what it left behind and start it again.
 
-    python -m crossfade.stack.supervisor COMMAND [ARGUMENT...]
+    python -m crossfade.stack.supervisor [--log-format=text|json] COMMAND [ARGUMENT...]
 
-A process of its own that imports nothing else, so that it costs next to nothing.
+A process of its own that imports next to nothing else, so that it costs next to nothing.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ import threading
 import time
 from collections.abc import Sequence
 
-_log = logging.getLogger(__name__)
+from crossfade.logformat import log_to_stdout
+
+_log = logging.getLogger("crossfade.supervisor")
 
 _STARTED_SECONDS = 10
 """A server that fails before it ever lived so long is not fit to run here: its message says why."""
 
-_LEFT_SECONDS = 1.0
+_LEFT_SECONDS = 0.5
 """Time that the workers of a dead server have to finish their requests."""
 
-_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 10.0
+_PAUSE_SECONDS = 0.2
 
 
 class Supervisor:
@@ -49,7 +51,7 @@ class Supervisor:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        pause, has_lived = _PAUSE_SECONDS, False
+        has_lived = False
         while True:
             started = time.monotonic()
             self._child = child = subprocess.Popen(self._command, process_group=0)
@@ -60,9 +62,8 @@ class Supervisor:
             _end_group(child.pid)
             if code == 0 or self._stopped.is_set() or not has_lived:
                 return max(code, 0)
-            pause = _PAUSE_SECONDS if time.monotonic() - started > _STARTED_SECONDS else pause * 2
-            _log.warning("the server ended (%s); it is started again in %.1f s", _said(code), pause)
-            if self._stopped.wait(min(pause, _LONGEST_PAUSE_SECONDS)):
+            _log.warning("the server ended (%s); it is started again", _said(code))
+            if self._stopped.wait(_PAUSE_SECONDS):
                 return 0
 
     def _stop(self, _number: int, _frame: object) -> None:
@@ -101,5 +102,7 @@ def _said(code: int) -> str:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s [%(process)d] crossfade.supervisor %(message)s")
-    sys.exit(Supervisor(sys.argv[1:]).run())
+    _option, _, _form = sys.argv[1].partition("=")
+    _has_form = _option == "--log-format"
+    log_to_stdout("json" if _has_form and _form == "json" else "text")
+    sys.exit(Supervisor(sys.argv[2 if _has_form else 1 :]).run())
