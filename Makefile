@@ -16,7 +16,7 @@ $(STAMP): requirements.txt pyproject.toml infra/setup.sh
 	@sh infra/setup.sh
 	@touch $(STAMP)
 
-up: sync ## start MLflow, Airflow and the router, and wait until they are healthy
+up: sync ## start MLflow, Airflow, the router and the dashboard, and wait until they are healthy
 	@$(CROSSFADE) up
 
 down: sync ## stop them, leaving nothing behind

@@ -23,6 +23,7 @@ from crossfade.data import load_dataset
 from crossfade.errors import ServiceError
 from crossfade.settings import Settings
 from crossfade.stack.airflow import DAG_ID, Airflow, DagRun
+from crossfade.stack.processes import is_taken
 from crossfade.stack.traffic import Outcome, Plan, send
 
 
@@ -146,6 +147,8 @@ def _screen(story: Story, settings: Settings) -> Panel:
     lines.add_row("MLflow", settings.mlflow_tracking_uri)
     lines.add_row("Airflow", f"{settings.airflow_url}/dags/{DAG_ID}  (login {settings.airflow_user})")
     lines.add_row("router", f"{settings.router_url}/health")
+    if is_taken(settings.bind_host, settings.dashboard_port):  # not in the containers
+        lines.add_row("dashboard", f"http://{settings.reachable_host}:{settings.dashboard_port}")
     if settings.report_dir.is_dir():  # with containers it is a volume
         lines.add_row("reports", str(settings.report_dir))
     title = "A model was replaced because the evidence said so" if story.promoted else "The evidence was not enough"
