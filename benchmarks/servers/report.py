@@ -15,7 +15,7 @@ from rich.table import Table
 from crossfade import __version__
 from servers.results import Measured, Ratio, Result
 
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 
 COLUMNS = ("server", "requests/s", "p50 ms", "p99 ms", "memory MB", "two workers MB", "failed", "tier")
 BATCH_COLUMNS = ("server", "rows/s in batches of 1,000", "p50 ms", "p99 ms")

@@ -219,7 +219,8 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         return keepalive and bool(conn.parser.finish_body(deadline=time.monotonic() + _DRAIN_SECONDS))
 
     def _expect_request(self, conn: _Connection) -> None:
-        conn.arrival = Arrival(self.wsgi.config["MAX_CONTENT_LENGTH"] or _MOST_HEAD_BYTES)
+        settings = getattr(self.wsgi, "config", {})  # Flask's; another application sets no limit of its own
+        conn.arrival = Arrival(settings.get("MAX_CONTENT_LENGTH") or _MOST_HEAD_BYTES)
         conn.timeout = time.monotonic() + ARRIVAL_SECONDS
         conn.sock.setblocking(False)
         self._arriving[conn] = None
