@@ -6,7 +6,7 @@ What the client reads from the environment to log in is read here as well.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,8 +56,10 @@ class MlflowServer:
         """
         with self._reachable():
             answer = self._get("api/2.0/mlflow/registered-models/alias", name=self.name, alias=alias)
-            if answer.status_code in (400, 404) and _is_missing(answer.json()):
-                return None
+            if answer.status_code in (400, 404):
+                told = answer.json()
+                if is_missing(told.get("error_code", ""), told.get("message", "")):
+                    return None
             answer.raise_for_status()
             found = answer.json()["model_version"]
             tags = {tag["key"]: tag.get("value", "") for tag in found.get("tags", [])}
@@ -109,15 +111,9 @@ class MlflowServer:
         except CrossfadeError:
             raise
         except requests.ConnectionError as error:
-            raise self._unavailable("does not answer") from error
+            raise unavailable(self._uri, "does not answer") from error
         except (requests.RequestException, ValueError, KeyError, TypeError) as error:
-            raise self._unavailable(f"failed ({without_login(str(error))[:200]})") from error
-
-    def _unavailable(self, what: str) -> RegistryUnavailable:
-        where = without_login(self._uri)
-        return RegistryUnavailable(
-            f"MLflow at {where} {what}; start it (`crossfade up`) or correct MLFLOW_TRACKING_URI"
-        )
+            raise unavailable(self._uri, f"failed ({without_login(str(error))[:200]})") from error
 
 
 def _session() -> requests.Session:
@@ -140,9 +136,12 @@ def _checked(answer: requests.Response) -> requests.Response:
     return answer
 
 
-def _is_missing(told: Mapping[str, str]) -> bool:
+def is_missing(code: str, message: str) -> bool:
     """Tell what MLflow says of a model, and of an alias, that is not there."""
-    code = told.get("error_code")
-    return code == "RESOURCE_DOES_NOT_EXIST" or (
-        code == "INVALID_PARAMETER_VALUE" and "not found" in told.get("message", "")
-    )
+    return code == "RESOURCE_DOES_NOT_EXIST" or (code == "INVALID_PARAMETER_VALUE" and "not found" in message)
+
+
+def unavailable(tracking_uri: str, what: str) -> RegistryUnavailable:
+    """Make the error that says what is wrong with a registry, and what to do."""
+    where = without_login(tracking_uri)
+    return RegistryUnavailable(f"MLflow at {where} {what}; start it (`crossfade up`) or correct MLFLOW_TRACKING_URI")

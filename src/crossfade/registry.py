@@ -19,13 +19,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model as MlflowModel
 from mlflow.models import ModelSignature, get_model_info
 from mlflow.protos.databricks_pb2 import (
-    INVALID_PARAMETER_VALUE,
     RESOURCE_ALREADY_EXISTS,
     RESOURCE_DOES_NOT_EXIST,
     ErrorCode,
 )
 
-from crossfade.errors import AliasMoved, CrossfadeError, ModelUnusable, RegistryUnavailable, without_login
+from crossfade.errors import AliasMoved, CrossfadeError, ModelUnusable
+from crossfade.mlflowserver import is_missing, unavailable
 from crossfade.model import SklearnModel
 from crossfade.schema import FeatureSchema
 from crossfade.signature import schema_of
@@ -80,7 +80,7 @@ class Registry:
             try:
                 return _version(self._client.get_model_version_by_alias(self.name, alias))
             except MlflowException as error:
-                if _is_missing(error):
+                if is_missing(error.error_code, str(error)):
                     return None
                 raise
 
@@ -253,20 +253,11 @@ class Registry:
         except Exception as error:
             _log.debug("%s", error)
             what = "does not answer" if _is_down(error) else f"failed ({str(error).splitlines()[0][:200]})"
-            where = without_login(self._uri)
-            raise RegistryUnavailable(
-                f"MLflow at {where} {what}; start it (`crossfade up`) or correct MLFLOW_TRACKING_URI"
-            ) from error
+            raise unavailable(self._uri, what) from error
 
 
 def _version(found: ModelVersion) -> Version:
     return Version.of_mlflow(found.version, found.run_id, found.tags, found.creation_timestamp)
-
-
-def _is_missing(error: MlflowException) -> bool:
-    if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-        return True
-    return error.error_code == ErrorCode.Name(INVALID_PARAMETER_VALUE) and "not found" in str(error)
 
 
 def _is_down(error: Exception) -> bool:
