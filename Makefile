@@ -73,9 +73,9 @@ compose-test: sync ## try the containers in earnest, under a project of their ow
 	.venv/bin/pytest -m compose tests/compose
 
 lock: ## pin the requirements files anew from pyproject.toml (needs uv)
-	$(COMPILE) pyproject.toml --extra loop --extra postgres --extra dask --extra spark --extra dev --output-file requirements.txt
-	$(COMPILE) pyproject.toml --constraints requirements.txt --extra postgres --output-file infra/requirements/router.txt
-	$(COMPILE) pyproject.toml --constraints requirements.txt --extra loop --extra postgres --output-file infra/requirements/airflow.txt
+	$(COMPILE) pyproject.toml --extra loop --extra postgres --extra dask --extra spark --extra otel --extra dev --output-file requirements.txt
+	$(COMPILE) pyproject.toml --constraints requirements.txt --extra postgres --extra otel --output-file infra/requirements/router.txt
+	$(COMPILE) pyproject.toml --constraints requirements.txt --extra loop --extra postgres --extra celery --extra dask --output-file infra/requirements/airflow.txt
 	$(COMPILE) --group mlflow-server --constraints requirements.txt --output-file infra/requirements/mlflow.txt
 
 clean: down ## forget everything: models, logs, reports
