@@ -19,7 +19,7 @@ import typer
 from crossfade.errors import CrossfadeError
 from crossfade.loop import steps
 from crossfade.loop.installation import Installation
-from crossfade.loop.steps import BY_HAND
+from crossfade.loop.tracking import BY_HAND
 from crossfade.settings import load_settings
 
 
@@ -43,10 +43,17 @@ def check_drift(
 
 
 def retrain(
-    *, current_source: str = "requests", drift_strength: float | None = None, trigger: str = BY_HAND
+    *,
+    current_source: str = "requests",
+    drift_strength: float | None = None,
+    trigger: str = BY_HAND,
+    drift_run_id: str = "",
 ) -> dict[str, Any]:
-    """Train a challenger on what prod learnt and what was seen since, and hold it against prod."""
-    return steps.retrain(_installation(drift_strength=drift_strength), current_source, trigger)
+    """Train a challenger on what prod learnt and what was seen since, and hold it against prod.
+
+    `drift_run_id` is the MLflow run of the check that asked for it: the new version's page tells what it found.
+    """
+    return steps.retrain(_installation(drift_strength=drift_strength), current_source, trigger, drift_run_id)
 
 
 def register_staging(trained: dict[str, Any]) -> dict[str, Any]:
@@ -80,8 +87,26 @@ def run(*, current_source: str = "requests", force_retrain: bool = False, trigge
     """
     checked, registered = check_drift(current_source=current_source, force_retrain=force_retrain, trigger=trigger), None
     if checked["decision"] == "retrain":
-        registered = register_staging(retrain(current_source=current_source, trigger=trigger))
+        trained = retrain(current_source=current_source, trigger=trigger, drift_run_id=checked["run_id"])
+        registered = register_staging(trained)
     return {"drift": checked, "registered": registered, "evaluation": evaluate_and_promote(trigger=trigger)}
+
+
+def standing() -> dict[str, dict[str, str]]:
+    """Say which version each of the aliases `prod` and `staging` points at, and the run that trained it.
+
+    Returns
+    -------
+    dict
+        By `prod` and `staging`, whatever the settings call them, as far as they are set: `model`, `version`, `run_id`.
+    """
+    here = _installation()
+    found = {"prod": here.registry.at(here.aliases.prod), "staging": here.registry.at(here.aliases.staging)}
+    return {
+        name: {"model": here.registry.name, "version": version.number, "run_id": version.run_id}
+        for name, version in found.items()
+        if version is not None
+    }
 
 
 def roll_back() -> tuple[str, str]:

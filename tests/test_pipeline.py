@@ -65,7 +65,7 @@ def test_an_empty_installation_asks_for_the_first_model(installed: Settings) -> 
 
 def test_the_first_model_goes_to_production(installed: Settings) -> None:
     """The first version is bootstrapped: staging and prod point at it, and there is no experiment."""
-    assert _bootstrap(installed) == {"version": "1", "status": "prod", "bootstrapped": True}
+    assert _bootstrap(installed) == {"version": "1", "status": "prod", "bootstrapped": True, "links": {}}
     assert _aliases(installed) == {"prod": "1", "staging": "1", "previous": None}
     assert _registry(installed).get("1").status == "prod"
     assert pipeline.evaluate_and_promote()["verdict"] == "keep"
@@ -81,7 +81,7 @@ def test_the_loop_from_drift_to_staging(serving: Settings) -> None:
     assert pipeline.retrain(current_source="simulated", drift_strength=2.0, trigger="run-1") == trained
     assert _retrain_runs(serving) == runs
     registered = pipeline.register_staging(trained)
-    assert registered == {"version": "2", "status": "staging", "bootstrapped": False}
+    assert registered == {"version": "2", "status": "staging", "bootstrapped": False, "links": {}}
     assert pipeline.register_staging(trained) == registered
     assert _aliases(serving) == {"prod": "1", "staging": "2", "previous": None}
     assert len(_registry(serving).versions()) == 2
@@ -108,7 +108,12 @@ def test_a_challenger_that_fails_the_gate_gets_no_traffic(serving: Settings) -> 
     """A challenger that does not beat prod is registered as rejected and no alias points at it."""
     trained = pipeline.retrain(trigger="no news")  # the same rows: it cannot be better
     assert not trained["passed"]
-    assert pipeline.register_staging(trained) == {"version": "2", "status": "rejected", "bootstrapped": False}
+    assert pipeline.register_staging(trained) == {
+        "version": "2",
+        "status": "rejected",
+        "bootstrapped": False,
+        "links": {},
+    }
     version = _registry(serving).get("2")
     assert (version.status, version.tags["crossfade.decided_by"]) == ("rejected", "champion gate")
     assert _aliases(serving) == {"prod": "1", "staging": "1", "previous": None}

@@ -136,7 +136,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Ite
 def test_the_table_is_understood(story: Story) -> None:
     """Id, date and note are no features; kinds and gaps are those of the table; the first version serves with them."""
     assert load_dataset(story.settings).schema == SCHEMA
-    assert story.first == {"version": "1", "status": "prod", "bootstrapped": True}
+    assert story.first == {"version": "1", "status": "prod", "bootstrapped": True, "links": {}}
     assert story.registry.schema(story.registry.get("1")) == SCHEMA
     assert story.registry.load(story.registry.get("1")).model.classes == ("goes", "stays")
 
@@ -156,7 +156,7 @@ def test_the_challenger_beats_prod(story: Story) -> None:
     """The challenger that learnt the drifted rows passes the gate and stands against prod."""
     assert story.trained["passed"], story.trained["reasons"]
     assert story.trained["holdout_accuracy"] > story.trained["champion_accuracy"]
-    assert story.registered == {"version": "2", "status": "staging", "bootstrapped": False}
+    assert story.registered == {"version": "2", "status": "staging", "bootstrapped": False, "links": {}}
     assert story.registry.get("2").tags["crossfade.experiment"] == "Churn-v1-v2"
     assert story.waiting["verdict"] == "keep"
 

@@ -36,6 +36,12 @@ _log = logging.getLogger(__name__)
 _MODEL_FILES = "*.pkl"
 """Those that make the model; MLflow's descriptions of it differ per version."""
 
+_WHAT_IT_IS = (
+    "Kept by Crossfade. Aliases say who serves: `prod` answers arm A, `staging` the challenger's arm B, and `previous` "
+    "is what a roll-back puts back. The page of each version says why it was trained, how it did against the champion, "
+    "and what users' labels made of it."
+)
+
 # A dead registry is noticed in seconds, not after MLflow's own 7 retries of 120 s.
 _CLIENT_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -102,7 +108,7 @@ class Registry:
             return known
         with self._reachable():
             try:
-                self._client.create_registered_model(self.name)
+                self._client.create_registered_model(self.name, description=_WHAT_IT_IS)
             except MlflowException as error:
                 if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
                     raise
@@ -116,6 +122,11 @@ class Registry:
         with self._reachable():
             for key, value in tags.items():
                 self._client.set_model_version_tag(self.name, number, key, value)
+
+    def describe(self, number: str, text: str) -> None:
+        """Write on a version's page, as Markdown; MLflow keeps 5,000 characters."""
+        with self._reachable():
+            self._client.update_model_version(self.name, number, text)
 
     def move(self, alias: str, to: str, expected: str | None) -> None:
         """Point an alias at a version, if it still points where the caller saw it.

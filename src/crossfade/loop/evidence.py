@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import asdict
 from typing import Any
 
 import mlflow
 import pandas as pd
 
+from crossfade.loop.automl import Candidate
+from crossfade.loop.champion import GateResult
 from crossfade.loop.check import TREND_WINDOWS, TrafficCheck
 from crossfade.loop.driftpage import write_drift_page
-from crossfade.loop.evaluate import Evaluation
+from crossfade.loop.holdout import TrainingRows
+from crossfade.loop.inputs import columns_of, digest_of_facts, log_frame_input, log_rows, log_snapshot
 from crossfade.loop.installation import Installation
+from crossfade.loop.notes import drift_note, drift_story, training_note, training_story
+from crossfade.loop.plots import CONFUSION, IMPORTANCE
 from crossfade.loop.policy import Recommendation
 from crossfade.loop.quality import QualityReport
 from crossfade.loop.reports import (
@@ -24,7 +30,7 @@ from crossfade.loop.reports import (
     write_json,
     write_manifest,
 )
-from crossfade.loop.tracking import log_frame, log_json
+from crossfade.loop.tracking import SNAPSHOT_FILE, log_frame, log_json, read_note, write_note
 from crossfade.loop.trend import COLUMNS as TREND_COLUMNS
 from crossfade.loop.trend import continued, trend_of
 from crossfade.settings import Settings
@@ -41,8 +47,9 @@ def record_drift(
     watched: QualityReport | None,
     run_id: str,
     trigger: str,
-) -> None:
-    """Write the drift and policy files, and log them to the open run."""
+    current_source: str,
+) -> str:
+    """Write the drift and policy files, and log them to the open run; return the story for people."""
     settings, report, now = here.settings, check.report, here.clock()
     paths = ReportPaths.of(settings)
     judged = check.live.newest if check.live else None
@@ -91,7 +98,29 @@ def record_drift(
         mlflow.log_metric("accuracy", check.quality.accuracy)
     mlflow.log_metrics({metric_name(c.feature): c.psi for c in report.columns if c.psi is not None})
     mlflow.set_tags({"crossfade.verdict": report.verdict, "crossfade.decision": decision.decision})
+    story = drift_story(check, decision)
+    write_note(drift_note(story, report))
+    if here.for_use:
+        _log_drift_inputs(here, check, current_source)
     _record_run(paths, "drift", run_id, trigger, decision.decision, decision.reasons)
+    return story
+
+
+def _log_drift_inputs(here: Installation, check: TrafficCheck, current_source: str) -> None:
+    """Log what was compared: the rows that prod learnt, and the live ones, which were counted and not kept."""
+    if check.prod is None or check.reference is None or check.live is None:
+        return
+    log_snapshot(check.prod.run_id, "reference", check.reference.schema, check.reference.snapshot)
+    window, columns = check.live.newest, [asdict(column) for column in check.report.columns]
+    digest = digest_of_facts(rows=window.rows, first=window.first_ts, last=window.last_ts, columns=columns)
+    source = source_of(here, current_source)
+    log_rows("live rows", "live", source, digest, columns_of(check.reference.schema), window.rows)
+
+
+def source_of(here: Installation, current_source: str) -> str:
+    """Return where live rows come from, for people: a path, or the name of the dataset."""
+    named = {"requests": str(here.settings.request_log), "simulated": here.settings.dataset_shown}
+    return named.get(current_source) or str(here.settings.below_home(current_source))
 
 
 def metric_name(feature: str) -> str:
@@ -121,6 +150,23 @@ def _record_pictures(here: Installation, paths: ReportPaths, check: TrafficCheck
     mlflow.log_artifact(str(page))
 
 
+def tell_training(
+    here: Installation, rows: TrainingRows, candidate: Candidate, gate: GateResult, outcome: dict[str, Any], source: str
+) -> str:
+    """Write on the open run's page why it was made, of what, and how good it is; return the story."""
+    run_id, asked_by = outcome["run_id"], outcome["drift_run_id"]
+    story = training_story(outcome, len(candidate.leaderboard), candidate.learnt, rows.new)
+    pictures = (CONFUSION, IMPORTANCE) if here.for_use else ()
+    write_note(training_note(story, read_note(asked_by), gate, candidate.leaderboard, pictures, run_id))
+    if here.for_use:
+        log_snapshot(run_id, "training", rows.schema, rows.snapshot)
+        kept = f"runs:/{run_id}/{SNAPSHOT_FILE}"
+        log_frame_input("held-out rows", "validation", kept, rows.schema, rows.holdout)
+        if rows.new:
+            log_frame_input("new labelled rows", "live", source, rows.schema, rows.snapshot.tail(rows.new))
+    return story
+
+
 def record_training(settings: Settings, outcome: dict[str, Any], trigger: str) -> None:
     """Add a training to the summaries, once."""
     paths = ReportPaths.of(settings)
@@ -140,33 +186,11 @@ def record_plan(settings: Settings, needed: dict[str, Any]) -> None:
     write_manifest(paths)
 
 
-def log_evaluation(evaluation: Evaluation, report: dict[str, Any]) -> None:
-    """Log an evaluation to the open run."""
-    log_json(report, "ab_eval.json")
-    mlflow.log_metrics(_metrics(evaluation))
-    mlflow.set_tags({"crossfade.verdict": evaluation.verdict, "crossfade.experiment": report["experiment_id"] or ""})
-
-
 def record_evaluation(settings: Settings, report: dict[str, Any], trigger: str) -> None:
     """Write the report file of an evaluation."""
     paths = ReportPaths.of(settings)
     write_json(paths.evaluation, report)
     _record_run(paths, "evaluation", report["run_id"], trigger, report["verdict"], report["reasons"])
-
-
-def _metrics(evaluation: Evaluation) -> dict[str, float]:
-    test, ratio = evaluation.chi_square, evaluation.sample_ratio
-    found: dict[str, float | None] = {
-        "chi2": test.statistic if test else None,
-        "p_value": test.p_value if test else None,
-        "delta_accuracy": evaluation.delta_accuracy,
-        "sample_ratio_p_value": ratio.p_value if ratio else None,
-    }
-    for variant, arm in evaluation.arms.items():
-        found |= {f"rows_{variant}": arm.rows, f"labeled_{variant}": arm.labeled, f"users_{variant}": arm.users}
-        if arm.scores is not None:
-            found |= {f"accuracy_{variant}": arm.scores.accuracy, f"f1_macro_{variant}": arm.scores.f1_macro}
-    return {name: float(value) for name, value in found.items() if value is not None}
 
 
 def _record_run(

@@ -12,6 +12,9 @@ from sklearn.metrics import ConfusionMatrixDisplay
 
 from crossfade.model import SklearnModel
 
+CONFUSION, IMPORTANCE = "plots/confusion_matrix.png", "plots/feature_importance.png"
+"""Where they are among the run's artifacts."""
+
 _MOST_FEATURES = 20
 
 # The font that ships with matplotlib; PyCaret asks for others, which a bare machine lacks, with a warning per letter.

@@ -15,7 +15,7 @@ from crossfade.compiled.compiler import Compilation, compile_model
 from crossfade.loop.automl import Candidate, Trainer
 from crossfade.loop.champion import GateResult, Scores, champion_gate
 from crossfade.loop.holdout import TrainingRows
-from crossfade.loop.plots import confusion_figure, importance_figure
+from crossfade.loop.plots import CONFUSION, IMPORTANCE, confusion_figure, importance_figure
 from crossfade.loop.reference import PREDICTION, PROBABILITY, ReferenceProfile
 from crossfade.loop.tracking import PROFILE_FILE, SNAPSHOT_FILE, log_frame, log_json
 from crossfade.model import Model, Prediction
@@ -110,8 +110,8 @@ def _log_compiled(candidate: Candidate, features: pd.DataFrame) -> Compilation:
 def _log_pictures(rows: TrainingRows, target: str, candidate: Candidate) -> None:
     answers = [label_text(answer.label) for answer in candidate.holdout_answers]
     truth = [label_text(label) for label in rows.holdout[target].tolist()]
-    mlflow.log_figure(confusion_figure(truth, answers), "plots/confusion_matrix.png")
-    mlflow.log_figure(importance_figure(candidate.model, rows.holdout, target), "plots/feature_importance.png")
+    mlflow.log_figure(confusion_figure(truth, answers), CONFUSION)
+    mlflow.log_figure(importance_figure(candidate.model, rows.holdout, target), IMPORTANCE)
 
 
 def _example(features: pd.DataFrame, schema: FeatureSchema) -> pd.DataFrame | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import mlflow
@@ -20,22 +20,42 @@ from crossfade.loop.automl import PyCaretTrainer
 from crossfade.loop.check import look_at_traffic
 from crossfade.loop.evaluate import EvaluationRule, Experiment
 from crossfade.loop.evaluate import evaluate as evaluate_experiment
-from crossfade.loop.evidence import log_evaluation, record_drift, record_evaluation, record_plan, record_training
+from crossfade.loop.evidence import (
+    record_drift,
+    record_evaluation,
+    record_plan,
+    record_training,
+    source_of,
+    tell_training,
+)
 from crossfade.loop.holdout import SharingRule, share_out
 from crossfade.loop.incumbent import champion_of, known_rows
 from crossfade.loop.installation import Installation
 from crossfade.loop.live import LiveSource, read_labeled
+from crossfade.loop.looks import log_look, look_number
+from crossfade.loop.notes import version_note
 from crossfade.loop.pairing import score_pairs
 from crossfade.loop.policy import PolicyRule, Situation, recommend
 from crossfade.loop.quality import QualityReport
 from crossfade.loop.ramp import Step, next_step
 from crossfade.loop.reports import ReportPaths
 from crossfade.loop.retrain import log_training, train_challenger
-from crossfade.loop.tracking import find_run, log_json, read_json, read_metrics, share_of, start_run
+from crossfade.loop.tracking import (
+    BY_HAND,
+    find_run,
+    group_run,
+    log_json,
+    read_json,
+    read_metrics,
+    read_note,
+    share_of,
+    start_run,
+)
 from crossfade.loop.watch import watch
+from crossfade.mlflowpages import MlflowPages
 from crossfade.planning.observe import OBSERVED_COLUMNS, observe
 from crossfade.planning.power import plan
-from crossfade.version import DIGEST, FEATURES, RUNTIME, RUNTIME_REASON, STATUS, TRAINED_AT
+from crossfade.version import DIGEST, FEATURES, RUNTIME, RUNTIME_REASON, STATUS, TRAINED_AT, Version
 
 _log = logging.getLogger(__name__)
 
@@ -43,9 +63,6 @@ EVALUATED_COLUMNS = ("user_id", "experiment_id", "variant", "ab_split_b", "predi
 """Of the request log, beside those that every reader gets."""
 
 _LONGEST_TAG = 1000
-
-BY_HAND = "by hand"
-"""Trigger of a step that no DAG run asked for; it is never taken for a repetition."""
 
 
 def check_drift(
@@ -67,8 +84,9 @@ def check_drift(
     Returns
     -------
     dict
-        `verdict`, `decision`, `reasons`, `run_id`, `rows`, `drifted`, the source that a retraining has to read, and
-        `rolled_back` (the version taken out of production and the one put back; None as a rule).
+        `verdict`, `decision`, `reasons`, `run_id`, `rows`, `drifted`, the source that a retraining has to read,
+        `rolled_back` (the version taken out of production and the one put back; None as a rule), `window` (rows and
+        times of what was looked at), and `links` (name to address of pages in MLflow).
     """
     settings, registry = here.settings, here.registry
     promote.finish(registry, here.aliases, here.audit)
@@ -96,16 +114,9 @@ def check_drift(
     )
     decision = recommend(situation, rule)
     with start_run(settings.mlflow_experiment, settings.reg_model_name, "drift", trigger) as run:
-        record_drift(here, check, decision, watched, run.info.run_id, trigger)
-    _log.info(
-        "drift: %s (%s). Quality: %s (%s). Decision: %s, because %s",
-        check.report.verdict,
-        check.report.reason,
-        check.quality.verdict,
-        check.quality.reason,
-        decision.decision,
-        "; ".join(decision.reasons),
-    )
+        story = record_drift(here, check, decision, watched, run.info.run_id, trigger, current_source)
+    _log.info("%s", story)
+    window = check.live.newest if check.live else None
     return _plain(
         {
             "verdict": check.report.verdict,
@@ -119,6 +130,8 @@ def check_drift(
             "current_source": current_source,
             "drift_strength": settings.drift_strength,
             "rolled_back": rolled_back,
+            "window": {"rows": window.rows, "first_ts": window.first_ts, "last_ts": window.last_ts} if window else None,
+            "links": _links(here, run, **{"Drift report": "drift_report.html"}),
         }
     )
 
@@ -140,10 +153,13 @@ def _said(watched: QualityReport | None, rolled_back: promote.Swap | None) -> st
     return f"{watched.reason}: version {rolled_back[0]} was rolled back to {rolled_back[1]}"
 
 
-def retrain(here: Installation, current_source: str = "requests", trigger: str = BY_HAND) -> dict[str, Any]:
+def retrain(
+    here: Installation, current_source: str = "requests", trigger: str = BY_HAND, drift_run_id: str = ""
+) -> dict[str, Any]:
     """Train a challenger on what prod learnt and what was seen since, and hold it against prod.
 
-    Run again with the same `trigger` (other than the default), it finds its finished run and trains nothing.
+    `drift_run_id` is the MLflow run of the check that asked for it; empty: none. Run again with the same
+    `trigger` (other than the default), it finds its finished run and trains nothing.
 
     Returns
     -------
@@ -209,10 +225,13 @@ def retrain(here: Installation, current_source: str = "requests", trigger: str =
             "holdout_f1_macro": gate.challenger.f1_macro,
             "champion_accuracy": gate.champion and gate.champion.accuracy,
             "champion_f1_macro": gate.champion and gate.champion.f1_macro,
+            "drift_run_id": drift_run_id,
+            "links": _links(here, run, Leaderboard="leaderboard.csv"),
         }
+        story = tell_training(here, rows, candidate, gate, outcome, source_of(here, current_source))
         mlflow.log_metric("champion_answers", len(live.answers))
         log_json(outcome, "outcome.json")
-    _log.info("%s: %s; %s", candidate.algorithm, "passed" if gate.passed else "rejected", "; ".join(gate.reasons))
+    _log.info("%s", story)
     record_training(settings, outcome, trigger)
     return outcome
 
@@ -225,41 +244,60 @@ def register_staging(here: Installation, trained: dict[str, Any]) -> dict[str, A
     Returns
     -------
     dict
-        `version`, `status`, and whether `prod` was bootstrapped.
+        `version`, `status`, whether `prod` was bootstrapped, and `links` as in `check_drift`.
     """
-    registry, aliases = here.registry, here.aliases
+    registry = here.registry
     version = registry.register(trained["run_id"], trained["model_uri"], {STATUS: "candidate"})
     if TRAINED_AT not in version.tags:
         known = {DIGEST: registry.digest(version), FEATURES: registry.schema(version).digest}
         if trained.get("runtime"):
             known |= {RUNTIME: trained["runtime"], RUNTIME_REASON: trained["runtime_reason"][:_LONGEST_TAG]}
+        registry.describe(version.number, version_note("", read_note(trained["run_id"])))
         registry.tag(version.number, {TRAINED_AT: here.clock(), **known})
+    placed = _place(here, version, trained)
+    _log.info("Version %s of %s: %s.", version.number, registry.name, placed.story)
+    if placed.opens_experiment:
+        _plan(here, trained["run_id"])
+    page = MlflowPages(here.settings.mlflow_ui_url).version(registry.name, version.number)
+    return {
+        "version": version.number,
+        "status": placed.status,
+        "bootstrapped": placed.bootstrapped,
+        "links": {"Model version": page} if page else {},
+    }
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Where a registered version came to stand."""
+
+    status: str
+    story: str
+    bootstrapped: bool = False
+    opens_experiment: bool = False
+
+
+def _place(here: Installation, version: Version, trained: dict[str, Any]) -> _Placed:
+    registry, aliases = here.registry, here.aliases
     if not trained["passed"]:
         registry.tag(version.number, {STATUS: "rejected", "crossfade.decided_by": "champion gate"})
-        _log.info("version %s is registered as rejected: %s", version.number, "; ".join(trained["reasons"]))
-        return {"version": version.number, "status": "rejected", "bootstrapped": False}
+        return _Placed("rejected", f"rejected, and gets no traffic, because {'; '.join(trained['reasons'])}")
     if version.status not in ("candidate", "staging"):
-        _log.info("version %s is %s already: decided since", version.number, version.status)
-        return {"version": version.number, "status": version.status, "bootstrapped": False}
+        return _Placed(version.status, f"it is {version.status} already, which was decided since")
     prod = promote.number_at(registry, aliases.prod)
     if prod not in (trained["champion_version"], version.number):
-        _log.warning(
-            "version %s beat version %s, but prod is %s now", version.number, trained["champion_version"], prod
-        )
         registry.tag(version.number, {"crossfade.decided_by": f"nobody: prod moved to {prod} during the training"})
-        return {"version": version.number, "status": "candidate", "bootstrapped": False}
+        beaten = f"it beat version {trained['champion_version']}, but prod is {prod} now"
+        return _Placed("candidate", f"{beaten}: it stays a candidate and gets no traffic")
     if prod is not None:
         _begin_ramp(here, version.number)
     experiment = promote.stage(registry, aliases, version.number, here.audit, trained["run_id"])
     if prod is None:
         promote.bootstrap(registry, aliases, version, here.audit)
-    if experiment is not None:
-        _plan(here, trained["run_id"])
-    status = "staging" if experiment is not None else "prod"
-    _log.info(
-        "version %s is %s", version.number, "in production, the first one" if status == "prod" else "the challenger"
-    )
-    return {"version": version.number, "status": status, "bootstrapped": prod is None}
+    if experiment is None:
+        return _Placed("prod", "in production, as the first one", bootstrapped=prod is None)
+    against = f"it is tested against version {prod} from now on, in experiment {experiment.id}"
+    return _Placed("staging", f"the challenger, for it passed the champion gate; {against}", opens_experiment=True)
 
 
 def _begin_ramp(here: Installation, challenger: str) -> None:
@@ -310,7 +348,10 @@ def evaluate_and_promote(here: Installation, trigger: str = BY_HAND) -> dict[str
     evaluation = evaluate_experiment(contents, experiment, EvaluationRule.of(settings), promise, pairs)
     ramp = settings.ab_ramp_shares
     step = next_step(ramp, here.router.split_b(), evaluation) if ramp and here.router and experiment else None
-    with start_run(settings.mlflow_experiment, settings.reg_model_name, "evaluation", trigger) as run:
+    look = look_number(here.audit.read(), experiment.id) if experiment else 0
+    names = settings.mlflow_experiment, settings.reg_model_name
+    group = group_run(*names, experiment.id) if experiment and here.for_use else ""
+    with start_run(*names, "evaluation", trigger, f"look {look}" if look else "", group) as run:
         report = _plain(
             {
                 "ts_utc": here.clock(),
@@ -318,9 +359,11 @@ def evaluate_and_promote(here: Installation, trigger: str = BY_HAND) -> dict[str
                 "split_change": step and asdict(step),
                 "run_id": run.info.run_id,
                 "trigger": trigger,
+                "look": look,
+                "links": _links(here, run, experiment.version_b if experiment else "", Evaluation="ab_eval.json"),
             }
         )
-        log_evaluation(evaluation, report)
+        story = log_look(here, evaluation, report, contents, group)
         record_evaluation(settings, report, trigger)  # before anything moves: a report without a move can be repeated
         here.audit.append({"event": LOOK, **report})
         try:
@@ -329,15 +372,22 @@ def evaluate_and_promote(here: Installation, trigger: str = BY_HAND) -> dict[str
                 _change_split(here, step, {"experiment_id": report["experiment_id"], "run_id": run.info.run_id})
         finally:
             log_json({"events": here.audit.read().of_run(run.info.run_id)}, "decisions.json")
-    _log.info(
-        "experiment %s: %s, because %s", report["experiment_id"], evaluation.verdict, "; ".join(evaluation.reasons)
-    )
+    _log.info("%s", story)
     return report
 
 
 def roll_back(here: Installation) -> tuple[str, str]:
     """Put `previous` back into production; return the version taken out and the one put back."""
     return promote.roll_back(here.registry, here.aliases, here.audit)
+
+
+def _links(here: Installation, run: mlflow.ActiveRun, version: str = "", **files: str) -> dict[str, str]:
+    """Name the pages in MLflow that tell more; none where MLflow has no web address."""
+    pages, info = MlflowPages(here.settings.mlflow_ui_url), run.info
+    found = {"MLflow run": pages.run(info.experiment_id, info.run_id)}
+    found |= {name: pages.run(info.experiment_id, info.run_id, file) for name, file in files.items()}
+    found |= {"Model version": pages.version(here.registry.name, version)} if version else {}
+    return {name: address for name, address in found.items() if address}
 
 
 def _plain(result: dict[str, Any]) -> dict[str, Any]:
