@@ -13,11 +13,13 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 
 import pipeline
 from app import create_app
 from crossfade.data import draw_traffic, load_dataset
 from crossfade.logreader import read_log
+from crossfade.loop.notes import LONGEST_VERSION_NOTE
 from crossfade.loop.promote import number_at
 from crossfade.loop.reports import ReportPaths, verify_manifest
 from crossfade.registry import Registry
@@ -74,6 +76,13 @@ class Story:
     after: dict[str, Any]
 
     @property
+    def first_run(self) -> str:
+        return self.registry.get("1").run_id
+
+    def drift_psi(self, feature: str) -> float:
+        return mlflow.get_run(self.drift["run_id"]).data.metrics[f"psi/{feature}"]
+
+    @property
     def registry(self) -> Registry:
         return Registry(self.settings.mlflow_tracking_uri, self.settings.reg_model_name)
 
@@ -105,6 +114,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Ite
     given = {
         "CROSSFADE_HOME": home,
         "MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db",
+        "MLFLOW_UI_URL": "http://mlflow",
         "ROUTER_URL": "http://127.0.0.1:9",
         "DATASET": "customers.csv.gz",
         "TARGET": "churned",
@@ -124,7 +134,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Ite
         first = pipeline.register_staging(pipeline.retrain(trigger="bootstrap"))
         calm = pipeline.check_drift(current_source="simulated", drift_strength=0.0)
         drift = pipeline.check_drift(**source)
-        trained = pipeline.retrain(**source, trigger="run-1")
+        trained = pipeline.retrain(**source, trigger="run-1", drift_run_id=drift["run_id"])
         registered = pipeline.register_staging(trained)
         waiting = pipeline.evaluate_and_promote()
         answers = _ask(settings, draw_traffic(load_dataset(settings), 500, STRENGTH, seed=7))
@@ -136,7 +146,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Ite
 def test_the_table_is_understood(story: Story) -> None:
     """Id, date and note are no features; kinds and gaps are those of the table; the first version serves with them."""
     assert load_dataset(story.settings).schema == SCHEMA
-    assert story.first == {"version": "1", "status": "prod", "bootstrapped": True, "links": {}}
+    assert (story.first["version"], story.first["status"], story.first["bootstrapped"]) == ("1", "prod", True)
     assert story.registry.schema(story.registry.get("1")) == SCHEMA
     assert story.registry.load(story.registry.get("1")).model.classes == ("goes", "stays")
 
@@ -156,7 +166,7 @@ def test_the_challenger_beats_prod(story: Story) -> None:
     """The challenger that learnt the drifted rows passes the gate and stands against prod."""
     assert story.trained["passed"], story.trained["reasons"]
     assert story.trained["holdout_accuracy"] > story.trained["champion_accuracy"]
-    assert story.registered == {"version": "2", "status": "staging", "bootstrapped": False, "links": {}}
+    assert (story.registered["version"], story.registered["status"]) == ("2", "staging")
     assert story.registry.get("2").tags["crossfade.experiment"] == "Churn-v1-v2"
     assert story.waiting["verdict"] == "keep"
 
@@ -235,3 +245,93 @@ def test_a_bundled_table_of_thirty_columns(settings: Settings, tmp_path: Path, m
     assert pipeline.check_drift(current_source="simulated", drift_strength=0.0)["verdict"] == "stable"
     found = pipeline.check_drift(current_source="simulated", drift_strength=1.0)
     assert (found["verdict"], len(found["drifted"])) == ("drift", 30)
+
+
+def _run(story: Story, run_id: str) -> mlflow.entities.Run:
+    mlflow.set_tracking_uri(story.settings.mlflow_tracking_uri)
+    return mlflow.get_run(run_id)
+
+
+def _page(story: Story, number: str) -> str:
+    client = MlflowClient(story.settings.mlflow_tracking_uri, story.settings.mlflow_tracking_uri)
+    return str(client.get_model_version("Churn", number).description)
+
+
+def _inputs(run: mlflow.entities.Run) -> dict[str, Any]:
+    """The datasets of a run by what they were used for."""
+    return {seen.tags[0].value: seen.dataset for seen in run.inputs.dataset_inputs}
+
+
+def test_a_versions_page_says_why_it_exists_and_how_it_did(story: Story) -> None:
+    """The page of the challenger holds the check that asked for it, both gates' numbers, the leaderboard, pictures."""
+    page = _page(story, "2")
+    assert len(page) <= LONGEST_VERSION_NOTE
+    titles = [line for line in page.splitlines() if line.startswith("### ")]
+    assert titles == [
+        "### A/B test",
+        "### Why it was trained",
+        "### Against the champion, on the held-out rows",
+        "### Leaderboard",
+        "### Pictures",
+    ]
+    assert "Decision: retrain, because " in page
+    assert f"| spent | {story.drift_psi('spent'):.3f} |" in page
+    assert f"| accuracy | {story.trained['holdout_accuracy']:.3f} | {story.trained['champion_accuracy']:.3f} |" in page
+    assert "| Logistic Regression | " in page
+    arm = story.evaluation["arms"]["B"]
+    assert f"B (version 2) was right on {arm['correct']} of {arm['labeled']} labelled rows" in page
+    assert f"| chi2 | better | {story.evaluation['p_value']:.3g} |" in page
+    assert "Verdict: promote, because " in page
+    run_id = story.trained["run_id"]
+    for name in ("confusion_matrix", "feature_importance"):
+        assert f"(get-artifact?path=plots%2F{name}.png&run_uuid={run_id})" in page
+        assert mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=f"plots/{name}.png")
+
+
+def test_the_first_versions_page_has_no_champion(story: Story) -> None:
+    """The page of the bootstrap says that nobody was there to beat, and was never tested on users."""
+    page = _page(story, "1")
+    assert "against nobody, for it is the first" in page
+    assert "### A/B test" not in page
+
+
+def test_runs_say_which_rows_they_saw(story: Story) -> None:
+    """What a training learnt is, by name and digest, what the checks after it compare with; live rows are named too."""
+    trained, checked = _run(story, story.first_run), _run(story, story.after["run_id"])
+    challenger = _inputs(_run(story, story.trained["run_id"]))
+    learnt = _inputs(trained)["training"]
+    assert json.loads(learnt.profile)["num_rows"] == 895
+    assert _inputs(_run(story, story.drift["run_id"]))["reference"].digest == learnt.digest
+    assert _inputs(checked)["reference"].digest == challenger["training"].digest != learnt.digest
+    assert set(challenger) == {"training", "validation", "live"}
+    live = _inputs(checked)["live"]
+    assert (json.loads(live.profile)["num_rows"], json.loads(live.source)) == (
+        500,
+        {"uri": str(story.settings.request_log)},
+    )
+    source = mlflow.data.get_source(_run(story, story.trained["run_id"]).inputs.dataset_inputs[0])
+    assert Path(source.load()).read_bytes()
+
+
+def test_looks_at_an_experiment_compare(story: Story) -> None:
+    """Both looks stand under one run, with the same parameters; its charts have the numbers of each look."""
+    looks = [_run(story, report["run_id"]) for report in (story.waiting, story.evaluation)]
+    (group,) = {look.data.tags["mlflow.parentRunId"] for look in looks}
+    assert _run(story, group).info.run_name == "Churn-v1-v2"
+    assert [look.info.run_name for look in looks] == ["look 1", "look 2"]
+    assert looks[0].data.params == looks[1].data.params
+    assert looks[1].data.params["version_b"] == "2"
+    p_values = {name: looks[1].data.metrics[name] for name in ("p_value", "p_value_anytime", "p_value_paired")}
+    assert p_values["p_value"] == pytest.approx(story.evaluation["p_value"])
+    for name, value in p_values.items():
+        newest = MlflowClient(story.settings.mlflow_tracking_uri).get_metric_history(group, name)[-1]
+        assert (newest.step, newest.value) == (2, value)
+
+
+def test_every_step_names_its_pages(story: Story) -> None:
+    """Steps return the addresses of their pages in MLflow."""
+    assert story.registered["links"] == {"Model version": "http://mlflow/#/models/Churn/versions/2"}
+    run = f"/runs/{story.drift['run_id']}"
+    assert story.drift["links"]["MLflow run"].endswith(run)
+    assert story.drift["links"]["Drift report"].endswith(f"{run}/artifacts/drift_report.html")
+    assert set(story.evaluation["links"]) == {"MLflow run", "Evaluation", "Model version"}

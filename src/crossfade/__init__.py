@@ -43,8 +43,10 @@ ingested.py, featurestore.py and database.py (rows from elsewhere, in SQL), stat
 (threads, Dask or Spark, where slices of the log are counted), page.py (pages for people), loop/reference.py (what
 drift is measured against), loop/incumbent.py (what prod learnt), loop/live.py and loop/window.py (what the log says
 now), loop/check.py (one look at both), loop/trend.py and loop/driftpage.py (its story), loop/holdout.py (which rows
-learn and which judge), loop/tracking.py (MLflow runs), loop/plots.py, loop/reports.py (report files),
-loop/evidence.py (what every step leaves in both), loop/router.py (the router, as the loop calls it),
+learn and which judge), loop/tracking.py (MLflow runs), loop/inputs.py (the rows that they saw), loop/notes.py (what
+their pages and the task logs tell people), mlflowpages.py (their addresses), loop/plots.py, loop/reports.py (report
+files), loop/evidence.py (what every step leaves in both), loop/looks.py (what a look at an experiment leaves),
+loop/router.py (the router, as the loop calls it),
 serving/messages.py (bodies), serving/config.py (the split in force),
 serving/context.py, failures.py and web.py (HTTP; serving/hotpath.py answers /predict in front of it),
 serving/scoring.py (MLflow's protocol) and inference.py (the Open Inference Protocol) in front of the same predictor,
