@@ -17,7 +17,7 @@ from crossfade.stack.airflow import Airflow
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the dashboard be looked at when the stack has something to show, and before it is taken down."""
+    """Let the pages be looked at when the stack has something to show, and before it is taken down."""
     places = [place for place, item in enumerate(items) if "e2e/" in item.nodeid]
     for place, item in zip(places, sorted((items[place] for place in places), key=_turn), strict=True):
         items[place] = item
@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _turn(item: pytest.Item) -> int:
     if "test_down_leaves_nothing_behind" in item.nodeid:
         return 2
-    return int("e2e/test_dashboard" in item.nodeid)
+    return int(any(name in item.nodeid for name in ("e2e/test_dashboard", "e2e/test_pages")))
 
 
 @dataclass(frozen=True)
