@@ -272,15 +272,17 @@ def test_a_versions_page_says_why_it_exists_and_how_it_did(story: Story) -> None
         "### Why it was trained",
         "### Against the champion, on the held-out rows",
         "### Leaderboard",
+        "### Data",
         "### Pictures",
     ]
     assert "Decision: retrain, because " in page
-    assert f"| spent | {story.drift_psi('spent'):.3f} |" in page
-    assert f"| accuracy | {story.trained['holdout_accuracy']:.3f} | {story.trained['champion_accuracy']:.3f} |" in page
+    assert f"| spent | &emsp;{story.drift_psi('spent'):.3f} |" in page
+    theirs, ours = (f"{story.trained[side]:.3f}" for side in ("champion_accuracy", "holdout_accuracy"))
+    assert f"| accuracy | &emsp;{ours} | &emsp;{theirs} |" in page
     assert "| Logistic Regression | " in page
     arm = story.evaluation["arms"]["B"]
     assert f"B (version 2) was right on {arm['correct']} of {arm['labeled']} labelled rows" in page
-    assert f"| chi2 | better | {story.evaluation['p_value']:.3g} |" in page
+    assert f"| chi2 | &emsp;better | &emsp;{story.evaluation['p_value']:.3g} |" in page
     assert "Verdict: promote, because " in page
     run_id = story.trained["run_id"]
     for name in ("confusion_matrix", "feature_importance"):
@@ -291,7 +293,7 @@ def test_a_versions_page_says_why_it_exists_and_how_it_did(story: Story) -> None
 def test_the_first_versions_page_has_no_champion(story: Story) -> None:
     """The page of the bootstrap says that nobody was there to beat, and was never tested on users."""
     page = _page(story, "1")
-    assert "against nobody, for it is the first" in page
+    assert "It is the first version: there is no champion to beat." in page
     assert "### A/B test" not in page
 
 

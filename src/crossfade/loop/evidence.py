@@ -15,7 +15,7 @@ from crossfade.loop.champion import GateResult
 from crossfade.loop.check import TREND_WINDOWS, TrafficCheck
 from crossfade.loop.driftpage import write_drift_page
 from crossfade.loop.holdout import TrainingRows
-from crossfade.loop.inputs import columns_of, digest_of_facts, log_frame_input, log_rows, log_snapshot
+from crossfade.loop.inputs import Rows, columns_of, digest_of_facts, log_labeled, log_rows, log_snapshot
 from crossfade.loop.installation import Installation
 from crossfade.loop.notes import drift_note, drift_story, training_note, training_story
 from crossfade.loop.plots import CONFUSION, IMPORTANCE
@@ -30,7 +30,7 @@ from crossfade.loop.reports import (
     write_json,
     write_manifest,
 )
-from crossfade.loop.tracking import SNAPSHOT_FILE, log_frame, log_json, read_note, write_note
+from crossfade.loop.tracking import log_frame, log_json, read_note, write_note
 from crossfade.loop.trend import COLUMNS as TREND_COLUMNS
 from crossfade.loop.trend import continued, trend_of
 from crossfade.settings import Settings
@@ -113,8 +113,8 @@ def _log_drift_inputs(here: Installation, check: TrafficCheck, current_source: s
     log_snapshot(check.prod.run_id, "reference", check.reference.schema, check.reference.snapshot)
     window, columns = check.live.newest, [asdict(column) for column in check.report.columns]
     digest = digest_of_facts(rows=window.rows, first=window.first_ts, last=window.last_ts, columns=columns)
-    source = source_of(here, current_source)
-    log_rows("live rows", "live", source, digest, columns_of(check.reference.schema), window.rows)
+    live = Rows("live rows", window.rows, digest, source_of(here, current_source))
+    log_rows("live", live, columns_of(check.reference.schema))
 
 
 def source_of(here: Installation, current_source: str) -> str:
@@ -157,14 +157,19 @@ def tell_training(
     run_id, asked_by = outcome["run_id"], outcome["drift_run_id"]
     story = training_story(outcome, len(candidate.leaderboard), candidate.learnt, rows.new)
     pictures = (CONFUSION, IMPORTANCE) if here.for_use else ()
-    write_note(training_note(story, read_note(asked_by), gate, candidate.leaderboard, pictures, run_id))
-    if here.for_use:
-        log_snapshot(run_id, "training", rows.schema, rows.snapshot)
-        kept = f"runs:/{run_id}/{SNAPSHOT_FILE}"
-        log_frame_input("held-out rows", "validation", kept, rows.schema, rows.holdout)
-        if rows.new:
-            log_frame_input("new labelled rows", "live", source, rows.schema, rows.snapshot.tail(rows.new))
+    seen = _log_training_inputs(run_id, rows, source) if here.for_use else []
+    write_note(training_note(story, read_note(asked_by), gate, candidate.leaderboard, seen, pictures, run_id))
     return story
+
+
+def _log_training_inputs(run_id: str, rows: TrainingRows, source: str) -> list[Rows]:
+    learnt, new = log_snapshot(run_id, "training", rows.schema, rows.snapshot), rows.snapshot.tail(rows.new)
+    held_out = log_labeled("held-out rows", "validation", learnt.source, rows.schema, rows.holdout)
+    return [
+        learnt,
+        held_out,
+        *([log_labeled("new labelled rows", "live", source, rows.schema, new)] if len(new) else []),
+    ]
 
 
 def record_training(settings: Settings, outcome: dict[str, Any], trigger: str) -> None:

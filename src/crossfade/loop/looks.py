@@ -14,7 +14,7 @@ from mlflow.types import ColSpec, DataType, Schema
 from crossfade.logreader import LogContents
 from crossfade.loop.audit import LOOK, Trail
 from crossfade.loop.evaluate import Evaluation
-from crossfade.loop.inputs import digest_of_facts, log_rows
+from crossfade.loop.inputs import Rows, digest_of_facts, log_rows
 from crossfade.loop.installation import Installation
 from crossfade.loop.notes import look_note, look_story, version_note
 from crossfade.loop.tracking import GROUP, log_json, read_note, write_note
@@ -70,7 +70,7 @@ def _log_input(here: Installation, contents: LogContents) -> None:
     judged = labeled[list(_JUDGED)].astype(str)
     digest = digest_of_facts(rows=judged.to_numpy().tolist())
     columns = Schema([ColSpec(DataType.string, name) for name in _JUDGED])
-    log_rows("labelled rows", "live", str(here.settings.request_log), digest, columns, len(judged))
+    log_rows("live", Rows("labelled rows", len(judged), digest, str(here.settings.request_log)), columns)
 
 
 def _params(evaluation: Evaluation) -> dict[str, object]:

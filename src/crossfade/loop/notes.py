@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ import pandas as pd
 from crossfade.loop.champion import GateResult, Scores
 from crossfade.loop.check import TrafficCheck
 from crossfade.loop.drift import ColumnDrift, DriftReport
+from crossfade.loop.inputs import Rows
 from crossfade.loop.policy import Recommendation
 
 LONGEST_VERSION_NOTE = 5000
@@ -34,6 +36,15 @@ _SCORES = {
     "macro recall": "recall_macro",
     "macro F1": "f1_macro",
 }
+
+_LEADERBOARD = {
+    "Model": "algorithm",
+    "F1 macro": "macro F1",
+    "Accuracy": "accuracy",
+    "MCC": "Matthews",
+    "TT (Sec)": "seconds",
+}
+"""PyCaret's columns, and how they are shown; its AUC is 0 where it knows none."""
 
 
 def drift_story(check: TrafficCheck, decision: Recommendation) -> str:
@@ -70,18 +81,24 @@ def training_story(outcome: Mapping[str, Any], algorithms: int, learnt: int, new
     algorithms, learnt, new : int
         Algorithms compared, rows that the winner remembers, and rows that no version had learnt.
     """
-    champion = outcome["champion_version"]
-    against = f"version {champion}" if champion else "nobody, for it is the first"
+    champion, gate = outcome["champion_version"], "passed" if outcome["passed"] else "failed"
+    of_which = f", of which {min(new, learnt):,} are new" if new else ""
+    judged = f"Held against version {champion}, it {gate} the champion gate" if champion else "It is the first version"
     return (
-        f"{outcome['algorithm']}, the best of {algorithms} algorithms in cross-validation, learnt {learnt:,} rows, of "
-        f"which {min(new, learnt):,} are new. On {outcome['holdout_rows']:,} held-out rows it answers "
-        f"{outcome['holdout_accuracy']:.1%} rightly (macro F1 {outcome['holdout_f1_macro']:.3f}), against {against}: "
-        f"it {'passed' if outcome['passed'] else 'failed'} the champion gate, because {_sentences(outcome['reasons'])}."
+        f"{outcome['algorithm']}, the best of {algorithms} algorithms in cross-validation, learnt {learnt:,} rows"
+        f"{of_which}. It answers {outcome['holdout_accuracy']:.1%} of {outcome['holdout_rows']:,} held-out rows "
+        f"rightly (macro F1 {outcome['holdout_f1_macro']:.3f}). {judged}: {_sentences(outcome['reasons'])}."
     )
 
 
 def training_note(
-    story: str, why: str, gate: GateResult, leaderboard: pd.DataFrame, pictures: Sequence[str], run_id: str
+    story: str,
+    why: str,
+    gate: GateResult,
+    leaderboard: pd.DataFrame,
+    seen: Sequence[Rows],
+    pictures: Sequence[str],
+    run_id: str,
 ) -> str:
     """Say everything about a version that its training knows.
 
@@ -95,6 +112,8 @@ def training_note(
         Against the champion.
     leaderboard : DataFrame
         Every algorithm that was compared, best first.
+    seen : sequence of Rows
+        What it learnt and was judged by.
     pictures : sequence of str
         Image files among the run's artifacts.
     run_id : str
@@ -106,6 +125,7 @@ def training_note(
         ("Why it was trained", why or "Asked for by hand."),
         ("Against the champion, on the held-out rows", _scores_table(gate)),
         ("Leaderboard", _leaderboard(leaderboard)),
+        ("Data", _table(("rows", "number", "digest", "where"), map(astuple, seen)) if seen else ""),
         ("Pictures", shown),
     )
 
@@ -172,8 +192,8 @@ def _recall(scores: Scores | None, name: str) -> float | None:
 
 
 def _leaderboard(board: pd.DataFrame) -> str:
-    known = [name for name in ("Model", "Accuracy", "F1 macro", "AUC", "MCC", "TT (Sec)") if name in board]
-    return _table(known, board[known].head(_MOST_ALGORITHMS).itertuples(index=False))
+    shown = {name: title for name, title in _LEADERBOARD.items() if name in board}
+    return _table(list(shown.values()), board[list(shown)].head(_MOST_ALGORITHMS).itertuples(index=False))
 
 
 def _arm(variant: str, arm: Mapping[str, Any]) -> str:
@@ -188,7 +208,8 @@ def _arm(variant: str, arm: Mapping[str, Any]) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [" | ".join(map(_cell, cells)) for cells in (head, *rows)]
+    # MLflow's pages draw tables without any space between the columns.
+    lines = [" | &emsp;".join(map(_cell, cells)) for cells in (head, *rows)]
     return "\n".join(f"| {line} |" for line in (lines[0], " | ".join("---" for _ in head), *lines[1:]))
 
 

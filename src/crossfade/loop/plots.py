@@ -27,6 +27,7 @@ def confusion_figure(truth: Sequence[str], answers: Sequence[str]) -> Figure:
         figure = Figure(figsize=(6, 5), layout="constrained")
         axes = figure.subplots()
         ConfusionMatrixDisplay.from_predictions(truth, answers, ax=axes, cmap="Blues", colorbar=False)
+        axes.grid(False)  # PyCaret's style draws one, through the numbers
         axes.set_title(f"Held-out rows ({len(truth)})")
     return figure
 
