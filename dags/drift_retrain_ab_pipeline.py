@@ -18,21 +18,31 @@ REQUEST_LOG, STAGING, PROD = Asset("request_log"), Asset("staging"), Asset("prod
 CHANGES = AssetAlias("crossfade_changes")
 """Stands in for them as an outlet: an asset that were one itself would have an event for every run, changed or not."""
 
-DOC = """
+LOOP = """
+users ─► router ─┬─► A: prod ─────┬─► REQUEST LOG ◄─ labels
+          ▲      └─► B: staging ──┘        │
+          │                                ▼
+          │                           check_drift
+          │                         branch_on_drift
+          │                          │           │
+          │                       retrain    no_retrain
+          │                  register_staging    │
+          │                          └─────┬─────┘
+          │                     ab_evaluate_and_promote ─► end
+          │                                │
+          └────────── aliases in MLflow ◄──┘
+"""
+
+# Airflow's page folds the lines of a block, and its spaces: each line is one of its own, with spaces that stay.
+PICTURE = "  \n".join(f"`{line.replace(' ', chr(0xA0))}`" for line in LOOP.strip().splitlines())
+
+DOC = f"""
 ### Drift → retrain → A/B → promote
 
 Watches live traffic, retrains when it pays, tests the new version on part of the users, and moves `prod` when the
 evidence is good.
 
-```
-users ──► router ─┬─► A: prod    ──► REQUEST LOG ◄── labels
-            ▲     └─► B: staging ──►      │
-            │                             ▼
-            │          check_drift ─► branch_on_drift ─┬─► retrain ─► register_staging ─┐
-            │                                          └─► no_retrain ──────────────────┤
-            │                                                                           ▼
-            └── aliases in MLflow ◄─────────────────────────────── ab_evaluate_and_promote ─► end
-```
+{PICTURE}
 
 | task | what it does | where to read it |
 |---|---|---|
@@ -46,7 +56,7 @@ version becomes `prod` at once | *Model version* |
 | `ab_evaluate_and_promote` | looks at the running experiment, whichever branch was taken, and moves `prod` when the \
 evidence is good | its log, *Evaluation*, *MLflow run*, *Model version* |
 
-The words in italics are links of the task (its tab *Details*, *Extra Links*). Every task is safe to run twice. Leave a
+The words in italics are links of the task (its tab *Details*). Every task is safe to run twice. Leave a
 parameter of the trigger form empty to use the installation's setting.
 
 **Schedule on it.** `schedule=[Asset("prod")]` runs another DAG when a new version is in production, `Asset("staging")`

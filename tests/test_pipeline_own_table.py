@@ -269,6 +269,7 @@ def test_a_versions_page_says_why_it_exists_and_how_it_did(story: Story) -> None
     titles = [line for line in page.splitlines() if line.startswith("### ")]
     assert titles == [
         "### A/B test",
+        "### Training",
         "### Why it was trained",
         "### Against the champion, on the held-out rows",
         "### Leaderboard",

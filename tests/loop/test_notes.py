@@ -58,7 +58,7 @@ def test_a_page_keeps_whole_sections() -> None:
     long = sections("Trained.", ("One", "x" * 2000), ("Two", "y" * 3000), ("Three", "z"))
     page = version_note("Look 1.", long)
     assert len(page) <= LONGEST_VERSION_NOTE
-    assert page.startswith("### A/B test\n\nLook 1.\n\nTrained.\n\n### One\n\nxx")
+    assert page.startswith("### A/B test\n\nLook 1.\n\n### Training\n\nTrained.\n\n### One\n\nxx")
     assert "### Two" not in page
     assert page.endswith("x\n\n*The training run has the rest.*")
     assert version_note("", "Trained.") == "Trained."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
+from textwrap import wrap
 from typing import Any
 from urllib.parse import quote
 
@@ -27,8 +28,9 @@ _MOST_COLUMNS, _MOST_CLASSES, _MOST_ALGORITHMS = 8, 8, 7
 """Rows of a table on a page; the files have them all."""
 
 _SECTION = re.compile(r"\n\n(?=### )")
-_LONGEST_CELL = 80
+_LONGEST_CELL = 120
 _LONGEST_STORY = 1200
+_LOG_LINE = 100
 
 _SCORES = {
     "accuracy": "accuracy",
@@ -45,6 +47,11 @@ _LEADERBOARD = {
     "TT (Sec)": "seconds",
 }
 """PyCaret's columns, and how they are shown; its AUC is 0 where it knows none."""
+
+
+def told(story: str) -> list[str]:
+    """Break a story into lines that a log shows whole: pages that show logs do not."""
+    return wrap(story, _LOG_LINE, break_long_words=False, break_on_hyphens=False)
 
 
 def drift_story(check: TrafficCheck, decision: Recommendation) -> str:
@@ -159,9 +166,9 @@ def look_note(story: str, report: Mapping[str, Any]) -> str:
 
 def version_note(look: str, training: str) -> str:
     """Write a version's page: its newest look at traffic, then its training; sections that do not fit are left out."""
-    parts = [f"### A/B test\n\n{look}"] if look else []
+    whole = sections(f"### A/B test\n\n{look}", ("Training", training)) if look else training
     note, left_out = "", "\n\n*The training run has the rest.*"
-    for part in [*parts, *_SECTION.split(training)]:
+    for part in _SECTION.split(whole):
         if len(note) + 2 + len(part) + len(left_out) > LONGEST_VERSION_NOTE:
             return note + left_out
         note = f"{note}\n\n{part}" if note else part

@@ -33,7 +33,7 @@ from crossfade.loop.incumbent import champion_of, known_rows
 from crossfade.loop.installation import Installation
 from crossfade.loop.live import LiveSource, read_labeled
 from crossfade.loop.looks import log_look, look_number
-from crossfade.loop.notes import version_note
+from crossfade.loop.notes import told, version_note
 from crossfade.loop.pairing import score_pairs
 from crossfade.loop.policy import PolicyRule, Situation, recommend
 from crossfade.loop.quality import QualityReport
@@ -115,7 +115,7 @@ def check_drift(
     decision = recommend(situation, rule)
     with start_run(settings.mlflow_experiment, settings.reg_model_name, "drift", trigger) as run:
         story = record_drift(here, check, decision, watched, run.info.run_id, trigger, current_source)
-    _log.info("%s", story)
+    _tell(story)
     window = check.live.newest if check.live else None
     return _plain(
         {
@@ -231,7 +231,7 @@ def retrain(
         story = tell_training(here, rows, candidate, gate, outcome, source_of(here, current_source))
         mlflow.log_metric("champion_answers", len(live.answers))
         log_json(outcome, "outcome.json")
-    _log.info("%s", story)
+    _tell(story)
     record_training(settings, outcome, trigger)
     return outcome
 
@@ -255,7 +255,7 @@ def register_staging(here: Installation, trained: dict[str, Any]) -> dict[str, A
         registry.describe(version.number, version_note("", read_note(trained["run_id"])))
         registry.tag(version.number, {TRAINED_AT: here.clock(), **known})
     placed = _place(here, version, trained)
-    _log.info("Version %s of %s: %s.", version.number, registry.name, placed.story)
+    _tell(f"Version {version.number} of {registry.name}: {placed.story}.")
     if placed.opens_experiment:
         _plan(here, trained["run_id"])
     page = MlflowPages(here.settings.mlflow_ui_url).version(registry.name, version.number)
@@ -372,13 +372,18 @@ def evaluate_and_promote(here: Installation, trigger: str = BY_HAND) -> dict[str
                 _change_split(here, step, {"experiment_id": report["experiment_id"], "run_id": run.info.run_id})
         finally:
             log_json({"events": here.audit.read().of_run(run.info.run_id)}, "decisions.json")
-    _log.info("%s", story)
+    _tell(story)
     return report
 
 
 def roll_back(here: Installation) -> tuple[str, str]:
     """Put `previous` back into production; return the version taken out and the one put back."""
     return promote.roll_back(here.registry, here.aliases, here.audit)
+
+
+def _tell(story: str) -> None:
+    for line in told(story):
+        _log.info("%s", line)
 
 
 def _links(here: Installation, run: mlflow.ActiveRun, version: str = "", **files: str) -> dict[str, str]:
