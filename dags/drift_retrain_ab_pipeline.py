@@ -19,18 +19,18 @@ CHANGES = AssetAlias("crossfade_changes")
 """Stands in for them as an outlet: an asset that were one itself would have an event for every run, changed or not."""
 
 LOOP = """
-users ─► router ─┬─► A: prod ─────┬─► REQUEST LOG ◄─ labels
-          ▲      └─► B: staging ──┘        │
-          │                                ▼
-          │                           check_drift
-          │                         branch_on_drift
-          │                          │           │
-          │                       retrain    no_retrain
-          │                  register_staging    │
-          │                          └─────┬─────┘
-          │                     ab_evaluate_and_promote ─► end
-          │                                │
-          └────────── aliases in MLflow ◄──┘
+users ─► router ─┬► A: prod ───┬► REQUEST LOG ◄ labels
+          ▲      └► B: staging ┘      │
+          │                           ▼
+          │                      check_drift
+          │                    branch_on_drift
+          │                     │           │
+          │                  retrain    no_retrain
+          │             register_staging    │
+          │                     └─────┬─────┘
+          │                ab_evaluate_and_promote ─► end
+          │                           │
+          └───── aliases in MLflow ◄──┘
 """
 
 # Airflow's page folds the lines of a block, and its spaces: each line is one of its own, with spaces that stay.
