@@ -127,7 +127,7 @@ class Page(BaseOperatorLink):
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """Take the address from what the task returned; empty when it did not run, or MLflow has no web address."""
         result = ti_key.xcom_pull(task_ids=operator.task_id)
-        return str(result["links"].get(self._name, "")) if result else ""
+        return str(result.get("links", {}).get(self._name, "")) if result else ""
 
 
 LINKS = {

@@ -24,7 +24,7 @@ from crossfade.loop.policy import Recommendation
 LONGEST_VERSION_NOTE = 5000
 """Characters that MLflow's registry keeps of a description."""
 
-_MOST_COLUMNS, _MOST_CLASSES, _MOST_ALGORITHMS = 8, 8, 7
+_MOST_COLUMNS, _MOST_CLASSES, _MOST_ALGORITHMS, _MOST_GUARDRAILS = 8, 8, 7, 10
 """Rows of a table on a page; the files have them all."""
 
 _SECTION = re.compile(r"\n\n(?=### )")
@@ -75,7 +75,7 @@ def drift_note(story: str, report: DriftReport) -> str:
     more = len(columns) - len(shown)
     rest = f"\n\n...and {more} more columns: drift_report.csv has them all." if more > 0 else ""
     head = ("column", "PSI", "KS or distance", "shift in sd", "verdict")
-    return f"{story}\n\n{_table(head, map(_drift_cells, shown))}{rest}" if shown else story
+    return f"{_plain(story)}\n\n{_table(head, map(_drift_cells, shown))}{rest}" if shown else _plain(story)
 
 
 def training_story(outcome: Mapping[str, Any], algorithms: int, learnt: int, new: int) -> str:
@@ -128,7 +128,7 @@ def training_note(
     """
     shown = "\n\n".join(f"![{path}](get-artifact?path={quote(path, safe='')}&run_uuid={run_id})" for path in pictures)
     return sections(
-        story,
+        _plain(story),
         ("Why it was trained", why or "Asked for by hand."),
         ("Against the champion, on the held-out rows", _scores_table(gate)),
         ("Leaderboard", _leaderboard(leaderboard)),
@@ -153,11 +153,12 @@ def look_note(story: str, report: Mapping[str, Any]) -> str:
     """Put what each gate and guardrail says under the story of a look."""
     gates = [(name, gate["says"], gate["p_value"], gate["reason"]) for name, gate in report["gates"].items()]
     rails = [
-        (rail["name"], "breached" if rail["breached"] else "kept", rail["reason"]) for rail in report["guardrails"]
+        (rail["name"], "breached" if rail["breached"] else "kept", rail["reason"])
+        for rail in sorted(report["guardrails"], key=lambda rail: not rail["breached"])[:_MOST_GUARDRAILS]
     ]
     return "\n\n".join(
         [
-            story,
+            _plain(story),
             *([_table(("gate", "B is", "p", "why"), gates)] if gates else []),
             *([_table(("guardrail", "", "numbers"), rails)] if rails else []),
         ]
@@ -232,8 +233,13 @@ def _cell(value: object) -> str:
 
 
 def _sentences(reasons: Sequence[str]) -> str:
-    said = " ".join("; ".join(reasons).replace("<", "&lt;").split())
+    said = " ".join("; ".join(reasons).split())
     return said if len(said) <= _LONGEST_STORY else f"{said[:_LONGEST_STORY]}..."
+
+
+def _plain(story: str) -> str:
+    """Keep a story from being read as HTML: it may name somebody's columns."""
+    return story.replace("<", "&lt;")
 
 
 def _said(verdict: str) -> str:
