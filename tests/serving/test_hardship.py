@@ -92,11 +92,11 @@ def router(
         yield running
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
 
 def _until(holds: Callable[[], bool], home: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not holds():
         assert time.monotonic() < deadline, (home / "router.log").read_text()
         time.sleep(0.1)

@@ -86,7 +86,7 @@ class Place:
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(30)
+            self.process.wait(120)
 
     def get(self, path: str) -> dict[str, Any]:
         return dict(requests.get(f"http://{self.address(3)}:{PORT}{path}", timeout=30).json())
