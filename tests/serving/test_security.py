@@ -306,7 +306,7 @@ def test_twenty_clients_that_stop_halfway_keep_nobody_waiting(guarded: Guarded, 
     try:
         started = time.monotonic()
         assert [guarded.predict()[0] for _ in range(10)] == [200] * 10
-        assert time.monotonic() - started < 30  # those that stall may take longer
+        assert time.monotonic() - started < 10  # those that stall are given up later
     finally:
         for client in held:
             client.close()
