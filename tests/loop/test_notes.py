@@ -11,6 +11,7 @@ from crossfade.loop.notes import (
     LONGEST_VERSION_NOTE,
     drift_note,
     drift_story,
+    look_note,
     look_story,
     sections,
     training_note,
@@ -83,3 +84,16 @@ def test_a_look_without_labels_has_a_story() -> None:
         "Look 3 at experiment M-v1-v2. A (version 1) answered 1,200 rows, none with a label. The gate that decides is "
         "chi2, at 0.05. Verdict: keep, because the test needs 30 more labelled rows of A."
     )
+
+
+def test_a_look_at_many_classes_fits() -> None:
+    """Guardrails that B breaches come first, and a hundred classes leave room for the training."""
+    kept = [{"name": "recall", "breached": False, "reason": f"recall of class {i}"} for i in range(100)]
+    breached = {"name": "labels", "breached": True, "reason": "labels known of 90 % of A's rows, < 5 % of B's"}
+    note = look_note("A < B.", {"gates": {}, "guardrails": [*kept, breached]})
+    assert note.splitlines()[:5:2] == [
+        "A &lt; B.",
+        "| guardrail | &emsp; | &emsp;numbers |",
+        "| labels | &emsp;breached | &emsp;labels known of 90 % of A's rows, &lt; 5 % of B's |",
+    ]
+    assert "### Training\n\nTrained." in version_note(note, "Trained.")
