@@ -1,4 +1,4 @@
-"""The header says which Crossfade wrote a log: a newer one is refused everywhere, with one line; an older one is read."""
+"""The header says which Crossfade wrote a log: a newer one is refused everywhere, in one line; an older one is read."""
 
 from __future__ import annotations
 

@@ -169,6 +169,12 @@ def slices_of(path: Path, columns: tuple[str, ...]) -> list[CsvSlice | ParquetSl
     raise LogUnavailable(f"{path}: its parts come and go. Look what else works in that folder.")
 
 
+def check_columns(path: Path, log: Path, columns: tuple[str, ...]) -> None:
+    """Make sure that a file or part of a log can be read, by its head. Raises LogUnavailable."""
+    with suppress(FileNotFoundError):  # moved or deleted meanwhile
+        _slices_in(path, log, columns)
+
+
 def _slices_in(part: Path, log: Path, columns: tuple[str, ...]) -> Sequence[CsvSlice | ParquetSlice]:
     if part.suffix == ".csv":
         return lines_of(part, log, columns)
