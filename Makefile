@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .PHONY: help sync up down status demo test check run run-drift retrain evaluate serve verify simulate bench lock clean \
-	compose-up compose-demo compose-down compose-test
+	compose-up compose-demo compose-down compose-test compose-backup compose-restore
 
 CROSSFADE := .venv/bin/crossfade
 STAMP := .venv/.synced
@@ -69,6 +69,12 @@ compose-demo: compose-up sync ## play the demo's story against the containers
 
 compose-down: ## stop the containers; models, logs and reports stay in their volumes
 	@cd infra && docker compose down
+
+compose-backup: ## save all that the containers keep in FILE=name.tar.gz, while they run
+	@sh infra/backup.sh save $(FILE)
+
+compose-restore: ## put FILE=name.tar.gz in place of what the containers keep
+	@sh infra/backup.sh restore $(FILE)
 
 compose-test: sync ## try the containers in earnest, under a project of their own: the loop, kills under load, down and up
 	.venv/bin/pytest -m compose tests/compose

@@ -56,6 +56,9 @@ operations.py and answers.py (the API, described), serving/ingest.py, ingestor.p
 for when MLflow is down), logformat.py (how log lines look), stack/ (start, stop and drive the services;
 stack/servicelog.py keeps what they print), dashboard/ (the page for people, with a map of its own), cli.py.
 
+logversion.py knows which Crossfade wrote a log; doctor/ says what is wrong with an installation, and backup/ saves and
+restores one.
+
 Importing a module does nothing: no folder made, no client, no thread.
 """
 

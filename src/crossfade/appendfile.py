@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+_MOST_HEADER_BYTES = 4096
+
 _IN_FLIGHT_SECONDS = 0.01
 """A write that another process has begun is over by then, many times over."""
 
@@ -82,6 +84,10 @@ class AppendFile:
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError, OSError):  # it was never opened
             os.close(self._number)
+
+    def first_line(self) -> bytes:
+        """Read the header, wherever the file has been moved to. Raises OSError."""
+        return os.pread(self._number, _MOST_HEADER_BYTES, 0).partition(b"\n")[0]
 
     def append(self, data: bytes) -> None:
         """Add whole lines in one write, so that the first one starts a line.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from crossfade.appendfile import AppendFile, Turn
 from crossfade.errors import LogUnavailable
 from crossfade.logparts import sync_folder
+from crossfade.logversion import refuse_other
 
 if TYPE_CHECKING:
     from crossfade.csvslices import CsvSlice, ParquetSlice
@@ -104,6 +105,9 @@ class AppendOnlyCsv:
         except OSError as error:
             self._problem = f"{self.path} cannot be written: {_told(error)}"
             raise LogUnavailable(self._problem) from error
+        except LogUnavailable as error:
+            self._problem = str(error)
+            raise
         self._problem = None
 
     def slices(self) -> list[CsvSlice | ParquetSlice]:
@@ -144,6 +148,7 @@ class AppendOnlyCsv:
                 continue  # moved away between the two
             if self._fsync != "never":
                 sync_folder(self.path.parent)  # its name has to be found again, too
+            refuse_other(self.path, file.first_line(), self._columns)
             return file
 
     def _create(self) -> None:

@@ -16,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Column
 from rich.table import Table as Grid
 
+from crossfade.backup.command import backup, restore
+from crossfade.doctor.command import doctor
 from crossfade.errors import CrossfadeError, ServiceError
 from crossfade.planning.command import plan, selftest
 from crossfade.replay.command import replay
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from crossfade.stack.airflow import DagRun
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
-for command in (replay, plan, selftest):
+for command in (replay, plan, selftest, doctor, backup, restore):
     cli.command()(command)
 console = Console()
 

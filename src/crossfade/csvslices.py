@@ -22,6 +22,7 @@ from pyarrow import parquet
 from crossfade.csvrows import nothing, rows_in
 from crossfade.errors import LogUnavailable
 from crossfade.logparts import lock_of, parts_of
+from crossfade.logversion import columns_in, known_columns
 
 _SLICE_BYTES = 2**22
 """Of a file, for one slice: some 18,000 answers on four features."""
@@ -69,7 +70,8 @@ class CsvSlice:
         for _ in range(2):  # it may be packed between the looks for the one and the other
             data = self._data()
             if data is not None:
-                return rows_in(data, self.columns, wanted)
+                table, set_aside = rows_in(data, self.columns, [name for name in wanted if name in self.columns])
+                return _filled(table, wanted), set_aside
             packed = self._packed()
             if packed is not None:
                 return _together([part.read(wanted) for part in packed], wanted)
@@ -122,18 +124,21 @@ class ParquetSlice:
     row_group: int
     set_aside: int = 0
     """Lines that were no rows when the part was packed."""
+    lacks: tuple[str, ...] = ()
+    """Columns that the version that packed it did not have."""
 
     def read(self, wanted: Sequence[str]) -> tuple[pa.Table, int]:
         """Read some columns, and say what was set aside when they were packed. Raises LogUnavailable."""
         try:
             with parquet.ParquetFile(self.path) as file:
-                table = file.read_row_group(self.row_group, columns=list(wanted))
-            texts = pa.table({name: pc.fill_null(table[name].cast(pa.string()), "") for name in wanted})
+                known = [name for name in wanted if name not in self.lacks]
+                table = file.read_row_group(self.row_group, columns=known)
+            texts = pa.table({name: pc.fill_null(table[name].cast(pa.string()), "") for name in known})
         except (OSError, pa.ArrowException, KeyError) as error:
             if isinstance(error, FileNotFoundError) and _is_here(self.log):
                 return nothing(wanted), 0  # its days of retention are over
             raise LogUnavailable(f"{self.path} cannot be read: {error}. Move the file away.") from error
-        return texts, self.set_aside
+        return _filled(texts, wanted), self.set_aside
 
 
 def slices_of(path: Path, columns: tuple[str, ...]) -> list[CsvSlice | ParquetSlice]:
@@ -164,6 +169,12 @@ def slices_of(path: Path, columns: tuple[str, ...]) -> list[CsvSlice | ParquetSl
     raise LogUnavailable(f"{path}: its parts come and go. Look what else works in that folder.")
 
 
+def check_columns(path: Path, log: Path, columns: tuple[str, ...]) -> None:
+    """Make sure that a file or part of a log can be read, by its head. Raises LogUnavailable."""
+    with suppress(FileNotFoundError):  # moved or deleted meanwhile
+        _slices_in(path, log, columns)
+
+
 def _slices_in(part: Path, log: Path, columns: tuple[str, ...]) -> Sequence[CsvSlice | ParquetSlice]:
     if part.suffix == ".csv":
         return lines_of(part, log, columns)
@@ -173,12 +184,17 @@ def _slices_in(part: Path, log: Path, columns: tuple[str, ...]) -> Sequence[CsvS
         raise
     except (OSError, pa.ArrowException) as error:
         raise LogUnavailable(f"{part} cannot be read: {error}. Move the file away.") from error
-    return _groups(part, log, found.num_row_groups, found.metadata or {})
+    metadata, lacks = found.metadata or {}, tuple[str, ...]()
+    if HEAD in metadata:  # Crossfade packed it, and nobody else put it there
+        lacks = columns[len(known_columns(part, tuple(found.schema.names), columns)) :]
+    return _groups(part, log, found.num_row_groups, metadata, lacks)
 
 
-def _groups(part: Path, log: Path, groups: int, metadata: Mapping[bytes, bytes]) -> list[ParquetSlice]:
+def _groups(
+    part: Path, log: Path, groups: int, metadata: Mapping[bytes, bytes], lacks: tuple[str, ...] = ()
+) -> list[ParquetSlice]:
     set_aside = json.loads(metadata.get(SET_ASIDE, b"null")) or [0] * groups
-    return [ParquetSlice(part, log, group, torn) for group, torn in enumerate(set_aside)]
+    return [ParquetSlice(part, log, group, torn, lacks) for group, torn in enumerate(set_aside)]
 
 
 def lines_of(path: Path, log: Path, columns: tuple[str, ...]) -> list[CsvSlice]:
@@ -191,12 +207,10 @@ def lines_of(path: Path, log: Path, columns: tuple[str, ...]) -> list[CsvSlice]:
     LogUnavailable
         It cannot be read, or holds other columns.
     """
-    header = ",".join(columns).encode()
     try:
         with path.open("rb") as file:
             first, size = file.readline(), os.fstat(file.fileno()).st_size
-            if size and first.rstrip(b"\r\n") != header:
-                raise LogUnavailable(f"{path} does not start with the columns {header.decode()}. Move the file away.")
+            columns = columns_in(path, first, columns) if size else columns
             head = first + file.read(_HEAD_BYTES)
             edges = [len(first)]
             while edges[-1] < size:
@@ -208,6 +222,14 @@ def lines_of(path: Path, log: Path, columns: tuple[str, ...]) -> list[CsvSlice]:
     except OSError as error:
         raise LogUnavailable(f"{path} cannot be read: {error.strerror}. Fix its rights.") from error
     return [CsvSlice(path, log, columns, head, *pair) for pair in pairwise(edges)]
+
+
+def _filled(table: pa.Table, wanted: Sequence[str]) -> pa.Table:
+    """Add, as empty texts, the columns that an earlier version did not write."""
+    if table.num_columns == len(wanted):
+        return table
+    empty = pa.repeat("", table.num_rows)
+    return pa.table({name: table[name] if name in table.column_names else empty for name in wanted})
 
 
 def _together(read: Sequence[tuple[pa.Table, int]], wanted: Sequence[str]) -> tuple[pa.Table, int]:

@@ -101,6 +101,17 @@ class Registry:
             found = self._client.search_model_versions(f"name = '{self.name}'")
         return sorted((_version(v) for v in found), key=lambda v: int(v.number))
 
+    def aliases(self) -> dict[str, str]:
+        """Return where each alias points, also at a version that is deleted; empty where the model does not exist."""
+        with self._reachable():
+            try:
+                found = self._client.get_registered_model(self.name).aliases
+            except MlflowException as error:
+                if is_missing(error.error_code, str(error)):
+                    return {}
+                raise
+        return {alias: str(number) for alias, number in found.items()}
+
     def register(self, run_id: str, model_uri: str, tags: Mapping[str, str]) -> Version:
         """Register the model of a run; a run that is registered already keeps its version."""
         known = next((v for v in self.versions() if v.run_id == run_id), None)

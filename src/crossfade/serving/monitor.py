@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from crossfade.errors import InvalidInput, LogUnavailable
+from crossfade.logversion import columns_in
 from crossfade.requestlog import COLUMNS, LABEL_COLUMNS
 
 MOST_ROWS = 10_000
@@ -165,6 +166,7 @@ def _last_lines(path: Path, wanted: int, columns: tuple[str, ...]) -> tuple[list
     """Read the last whole lines of a CSV file, its header left out, and tell whether one follows that is not whole."""
     try:
         with path.open("rb") as file:
+            header = file.readline()
             size = file.seek(0, 2)
             length = min(wanted * _ROW_BYTES, _MOST_BYTES)
             while True:
@@ -178,9 +180,9 @@ def _last_lines(path: Path, wanted: int, columns: tuple[str, ...]) -> tuple[list
         return [], 0
     except OSError as error:
         raise LogUnavailable(f"{path} cannot be read: {error.strerror}. Fix its rights.") from error
-    first, *lines = data.split(b"\n")
-    if start == 0 and first.rstrip(b"\r") != ",".join(columns).encode():
-        lines = [first, *lines]
+    if header:
+        columns_in(path, header, columns)
+    _, *lines = data.split(b"\n")
     last = lines.pop() if lines else b""
     return [line for line in lines if line.strip()][-wanted:], int(last != b"")
 

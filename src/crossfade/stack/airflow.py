@@ -49,6 +49,11 @@ class Airflow:
         """Return what stops Airflow from reading the DAG files."""
         return [error["stack_trace"] for error in self._call("GET", "importErrors")["import_errors"]]
 
+    def is_paused(self) -> bool | None:
+        """Tell whether the DAG is paused; None: Airflow does not know it. Raises ServiceError."""
+        found = self._call("GET", f"dags/{DAG_ID}", missing_ok=True)
+        return bool(found["is_paused"]) if found else None
+
     def wait_for_dag(self, seconds: float = 120) -> None:
         """Wait until Airflow has read the DAG, and let it run. Raises ServiceError."""
         deadline = time.monotonic() + seconds

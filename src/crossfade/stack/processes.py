@@ -66,7 +66,7 @@ def start(service: Service, home: Path) -> bool:
     stop(service, home)  # what is left of it, if anything
     if is_taken(service.host, service.port):
         raise ServiceError(
-            f"port {service.port} for {service.name} is taken by {_owner(service.port)}: "
+            f"port {service.port} for {service.name} is taken by {owner_of(service.port)}: "
             f"stop it, or set {service.port_setting} to a free port"
         )
     marks = {
@@ -221,7 +221,8 @@ def is_taken(host: str, port: int) -> bool:
     return False
 
 
-def _owner(port: int) -> str:
+def owner_of(port: int) -> str:
+    """Say who listens on a port."""
     try:
         pids = [
             c.pid for c in psutil.net_connections("inet") if c.laddr and c.laddr.port == port and c.status == "LISTEN"
