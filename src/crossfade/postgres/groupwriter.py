@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import psycopg
-from sqlalchemy.exc import SQLAlchemyError
 
 from crossfade.errors import LogUnavailable, SchemaTooNew
 from crossfade.postgres.address import DatabaseUrl
 from crossfade.postgres.lines import TABLES, Table
-from crossfade.postgres.link import Link, connect, told
+from crossfade.postgres.link import Link, Wire, connect, told
 from crossfade.postgres.schema import bring_up_to_date
 from crossfade.postgres.spool import Spool, chunks_of, set_aside, taken_over
 from crossfade.postgres.store import store_again, store_new
@@ -53,9 +50,10 @@ class _Handed:
         self.stored = False
 
     def finish(self, stored: bool) -> None:
-        """Wake who waits."""
-        self.stored = stored
-        self.over.set()
+        """Wake who waits; what is said first holds, for it is acted on."""
+        if not self.over.is_set():
+            self.stored = stored
+            self.over.set()
 
 
 class GroupWriter:
@@ -78,10 +76,9 @@ class GroupWriter:
         self._changed = threading.Condition()
         self._handed: list[_Handed] = []
         self._in_flight: list[_Handed] = []
-        self._wire: socket.socket | None = None
+        self._wire: Wire | None = None
         self._thread: threading.Thread | None = None
         self._stopped = False
-        self._take_over_due = 0.0
         self._refused = 0
         self._refused_file: Path | None = None
         self._disk: str | None = None
@@ -157,8 +154,7 @@ class GroupWriter:
                 handed.finish(stored=False)
             self._handed.clear()
             if self._wire is not None:
-                with contextlib.suppress(OSError):  # it is closed already
-                    self._wire.shutdown(socket.SHUT_RDWR)
+                self._wire.cut()
 
     def _run(self) -> None:
         pause = _LEAST_PAUSE
@@ -168,7 +164,7 @@ class GroupWriter:
                     bring_up_to_date(link, self._url)
                     pause = _LEAST_PAUSE
                     self._serve(link)
-            except (psycopg.Error, SQLAlchemyError) as error:
+            except psycopg.Error as error:
                 self._lose(told(self._url, error))
             except (SchemaTooNew, OSError) as error:
                 self._lose(f"rows cannot be stored: {error}")
@@ -177,9 +173,9 @@ class GroupWriter:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     @contextlib.contextmanager
-    def _cuttable(self, link: Link):  # type: ignore[no-untyped-def]  # a generator of nothing
-        """Let other threads cut the connection: a descriptor of our own, for psycopg's may be closed meanwhile."""
-        wire = socket.socket(fileno=os.dup(link.fileno()))
+    def _cuttable(self, link: Link) -> Iterator[None]:
+        """Let other threads cut the connection."""
+        wire = Wire(link)
         with self._changed:
             self._wire = wire
         try:
@@ -190,18 +186,18 @@ class GroupWriter:
             wire.close()
 
     def _serve(self, link: Link) -> None:
-        """Store what waits on disk, then what is handed over, until `stop`."""
-        while not self._stopped or self._handed:
-            self._catch_up(link)
-            if time.monotonic() >= self._take_over_due:
-                self._take_over(link)
-            self._store(link, self._take())
+        """Store what waits on disk, what is handed over, and bit by bit what the dead have left, until `stop`."""
+        with contextlib.closing(self._take_over(link)) as inheritance:
+            while not self._stopped or self._handed:
+                self._catch_up(link)
+                more = next(inheritance)
+                self._store(link, self._take(0.0 if more else _IDLE_SECONDS))
 
-    def _take(self) -> list[_Handed]:
+    def _take(self, seconds: float) -> list[_Handed]:
         """Wait for lines, and take all there are."""
         with self._changed:
             self._be_back()
-            self._changed.wait_for(lambda: self._handed or self._stopped or self._spool.holds_lines, _IDLE_SECONDS)
+            self._changed.wait_for(lambda: self._handed or self._stopped or self._spool.holds_lines, seconds)
             size = 0
             for taken, handed in enumerate(self._handed):
                 size += len(handed.data)
@@ -223,29 +219,38 @@ class GroupWriter:
 
     def _catch_up(self, link: Link) -> None:
         """Store what waits in this process's own spool, until little comes while it is being stored."""
-        while self._spool.holds_lines:
+        while self._spool.holds_lines and not self._stopped:
             size = 0
             for segment in self._spool.sealed():
-                size += self._drain(link, segment)
+                size += sum(self._drain(link, segment))
                 self._spool.remove(segment)
             if size < _LITTLE:
                 with self._changed:
                     self._be_back()
 
-    def _take_over(self, link: Link) -> None:
-        """Store what processes left that ended while the database was away."""
-        with taken_over(self._spool.home.parent) as segments:
-            for segment in segments:
-                self._drain(link, segment)
-                segment.unlink()
-        self._take_over_due = time.monotonic() + _TAKE_OVER_SECONDS
+    def _take_over(self, link: Link) -> Generator[bool]:
+        """Store what processes left that ended while the database was away, a little at each step, for requests wait.
 
-    def _drain(self, link: Link, segment: Path) -> int:
-        size = 0
+        Yields
+        ------
+        bool
+            Whether there is more.
+        """
+        while True:
+            with taken_over(self._spool.home.parent) as segments:
+                for segment in segments:
+                    for _ in self._drain(link, segment):
+                        yield True
+                    segment.unlink()
+            due = time.monotonic() + _TAKE_OVER_SECONDS
+            while time.monotonic() < due:
+                yield False
+
+    def _drain(self, link: Link, segment: Path) -> Iterator[int]:
+        """Store a segment, and yield how many bytes each step was."""
         for lines in chunks_of(segment):
             store_again(link, TABLES[segment.suffix[1:]], lines, self._refuse)
-            size += sum(map(len, lines))
-        return size
+            yield sum(map(len, lines))
 
     def _be_back(self) -> None:
         if self.away is not None:

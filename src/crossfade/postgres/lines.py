@@ -50,12 +50,12 @@ def csv_lines(rows: Sequence[Sequence[Cell]]) -> str:
 
 
 def numbered(lines: str, writer: str, first: int) -> bytes:
-    """Put the writer and a rising number in front of each line.
+    r"""Put the writer and a rising number in front of each line.
 
     Examples
     --------
-    >>> numbered("a,1\\nb,2\\n", "w", 7)
-    b'w,7,a,1\\nw,8,b,2\\n'
+    >>> numbered("a,1\nb,2\n", "w", 7)
+    b'w,7,a,1\nw,8,b,2\n'
     """
     if _UNSTORABLE in lines:
         lines = lines.replace(_UNSTORABLE, _SUBSTITUTE)

@@ -67,13 +67,15 @@ class Spool:
         with self._turn:
             number, path = self._open.get(table.kind) or self._begin(table)
             end = os.lseek(number, 0, os.SEEK_END)
-            written = os.write(number, data)
-            if written != len(data):
+            try:
+                if os.write(number, data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+                if self._fsync:
+                    os.fdatasync(number)
+            except OSError:
                 os.ftruncate(number, end)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-            if self._fsync:
-                os.fdatasync(number)
-            if end + written > _SEGMENT_BYTES:
+                raise
+            if end + len(data) > _SEGMENT_BYTES:
                 self._seal(table.kind)
 
     def sealed(self) -> list[Path]:
@@ -100,14 +102,18 @@ class Spool:
                 self._lock = None
 
     def _begin(self, table: Table) -> tuple[int, Path]:
-        if self._lock is None or not _is_lock_of(self.home, self._lock):
+        if self._lock is not None and not _is_lock_of(self.home, self._lock):  # somebody removed the folder
+            os.close(self._lock)
+            self._lock = None
+        if self._lock is None:
             self._lock = _lock_anew(self.home)
         self._segments += 1
         path = self.home / f"{self._segments:06d}.{table.kind}"
-        self._open[table.kind] = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600), path
+        number = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+        self._open[table.kind] = number, path
         if self._fsync:
             sync_folder(self.home)
-        return self._open[table.kind]
+        return number, path
 
     def _seal(self, kind: str) -> None:
         number, path = self._open.pop(kind)
@@ -117,7 +123,7 @@ class Spool:
 
 @contextlib.contextmanager
 def taken_over(folder: Path) -> Iterator[list[Path]]:
-    """Hold the spools of processes that ended, one at a time would do, and yield their segments, oldest first.
+    """Hold the spools of processes that ended, and yield their segments, oldest first.
 
     A spool whose segments are all removed meanwhile is removed as well.
 

