@@ -42,6 +42,11 @@ class ForgivingLog(RequestLog):
         """How many rows this process has lost. Some of a batch may be in the log all the same."""
         return self._rows_lost
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How much waits on this machine's disk."""
+        return self._log.waiting_bytes
+
     def append(self, rows: Sequence[LogRow]) -> None:
         """Store rows together, or count them as lost."""
         self._store(lambda: self._log.append(rows), len(rows))

@@ -98,6 +98,11 @@ class RequestLog(ABC):
         """How many rows were answered by this process and not stored; only a `ForgivingLog` allows that."""
         return 0
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How much waits on this machine's disk for a database that is away."""
+        return 0
+
     @abstractmethod
     def append(self, rows: Sequence[LogRow]) -> None:
         """Store rows together; when this returns they are stored. Raises LogUnavailable."""

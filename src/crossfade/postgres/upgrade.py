@@ -35,15 +35,18 @@ def upgrade(url: DatabaseUrl) -> None:
     ------
     SchemaTooNew
         Another process, newer than this one, was first.
-    sqlalchemy.exc.SQLAlchemyError, psycopg.Error
+    psycopg.Error
         The database does not answer, or refuses.
     """
     engine = sa.create_engine(
         "postgresql+psycopg://", creator=lambda: psycopg.connect(url.dsn, connect_timeout=10), poolclass=sa.NullPool
     )
-    with engine.begin() as connection:
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-        _run(connection, url)
+    try:
+        with engine.begin() as connection:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+            _run(connection, url)
+    except sa.exc.DBAPIError as error:
+        raise error.orig or error from None
 
 
 def _run(connection: sa.Connection, url: DatabaseUrl) -> None:
