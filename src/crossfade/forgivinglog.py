@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from crossfade.errors import LogUnavailable
 from crossfade.logbatch import LogBatch
+from crossfade.logchoice import EVERY, Choice
 from crossfade.requestlog import LateLabel, LogRow, LogSlice, RequestLog
 
 _log = logging.getLogger(__name__)
@@ -58,9 +59,9 @@ class ForgivingLog(RequestLog):
         """Store late labels. Raises LogUnavailable."""
         self._log.append_labels(labels)
 
-    def slices(self) -> Sequence[LogSlice]:
+    def slices(self, choice: Choice = EVERY) -> Sequence[LogSlice]:
         """Return the rows that were stored. Raises LogUnavailable."""
-        return self._log.slices()
+        return self._log.slices(choice)
 
     def label_slices(self) -> Sequence[LogSlice]:
         """Return the late labels stored so far. Raises LogUnavailable."""
