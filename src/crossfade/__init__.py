@@ -46,7 +46,7 @@ drift is measured against), loop/incumbent.py (what prod learnt), loop/live.py a
 now), loop/check.py (one look at both), loop/trend.py and loop/driftpage.py (its story), loop/holdout.py (which rows
 learn and which judge), loop/tracking.py (MLflow runs), loop/plots.py, loop/reports.py (report files),
 loop/evidence.py (what every step leaves in both), loop/router.py (the router, as the loop calls it),
-serving/messages.py (bodies), serving/config.py (the split in force),
+serving/messages.py (bodies), serving/config.py (the split in force; serving/replicas.py on several machines),
 serving/context.py, failures.py and web.py (HTTP; serving/hotpath.py answers /predict in front of it),
 serving/scoring.py (MLflow's protocol) and inference.py (the Open Inference Protocol) in front of the same predictor,
 serving/metrics.py and tally.py (numbers over all workers), serving/monitor.py (the newest rows), serving/apidocs.py,
