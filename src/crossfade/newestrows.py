@@ -1,14 +1,15 @@
-"""The end of a request log in files, without pandas and Arrow: the router has to stay light.
+"""The end of a request log, read without pandas and Arrow: the router has to stay light.
 
-Only the files that are being written are read, not the parts that older rows were moved to, so after a rotation there
-is little to see for a while.
+Of a log in files only those that are being written are read, not the parts that older rows were moved to, so after a
+rotation there is little to see for a while.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from crossfade.errors import LogUnavailable
 from crossfade.requestlog import COLUMNS, LABEL_COLUMNS
@@ -23,7 +24,23 @@ _ROW_BYTES = 512
 """A guess, to begin with."""
 
 
-class NewestRows:
+class Newest(Protocol):
+    """The end of a request log."""
+
+    def rows(self, most: int) -> tuple[list[dict[str, str]], int]:
+        """Return the newest rows, as text by column, oldest first, and how many lines among them are no rows.
+
+        Raises
+        ------
+        LogUnavailable
+            The log cannot be read.
+        """
+
+    def labels(self, request_ids: Sequence[str]) -> Mapping[str, str]:
+        """Return the late labels, the last one of a request, among them those of these. Raises LogUnavailable."""
+
+
+class NewestInFiles:
     """The last lines of the two files.
 
     Parameters

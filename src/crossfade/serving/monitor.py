@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 
 from crossfade.errors import InvalidInput
+from crossfade.newestrows import Newest
 
 MOST_ROWS = 10_000
 """Of a window: reading them takes a tenth of a second, in which a worker answers more slowly."""
@@ -82,22 +82,6 @@ class _Row:
     """Empty while it is not known."""
     prediction: str
     answered: bool
-
-
-class Newest(Protocol):
-    """The end of a request log."""
-
-    def rows(self, most: int) -> tuple[list[dict[str, str]], int]:
-        """Return the newest rows, as text by column, oldest first, and how many lines among them are no rows.
-
-        Raises
-        ------
-        LogUnavailable
-            The log cannot be read.
-        """
-
-    def labels(self, request_ids: Sequence[str]) -> Mapping[str, str]:
-        """Return the late labels, the last one of a request, among them those of these. Raises LogUnavailable."""
 
 
 class Monitor:
