@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import mlflow
@@ -21,6 +23,8 @@ from sklearn.linear_model import LogisticRegression
 from crossfade.compiled.compiler import compile_model
 from crossfade.data import load_dataset
 from crossfade.model import SklearnModel
+from crossfade.postgres.address import DatabaseUrl
+from crossfade.postgres.private import PrivateServer, programs
 from crossfade.registry import Registry, connect
 from crossfade.settings import Settings, load_settings
 from crossfade.stack import processes
@@ -181,3 +185,45 @@ def register_on() -> Iterator[Callable[..., Version]]:
 
     yield make
     connect(before)
+
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[PrivateServer]:
+    """A server that no test kills or stops: it is shared."""
+    if programs() is None:
+        pytest.skip("needs the package postgresql (apt-get install -y postgresql)")
+    with PrivateServer() as running:
+        yield running
+
+
+@pytest.fixture
+def database(server: PrivateServer) -> Iterator[DatabaseUrl]:
+    """An empty database for one test."""
+    name = f"test_{next(_numbers)}"
+    yield server.create(name)
+    server.drop(name)
+
+
+@pytest.fixture(scope="module")
+def module_database(server: PrivateServer) -> Iterator[DatabaseUrl]:
+    """An empty database for the tests of a module."""
+    name = f"module_{next(_numbers)}"
+    yield server.create(name)
+    server.drop(name)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"mounting is not permitted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)

@@ -30,36 +30,55 @@ registry; `serving` and `loop` never import each other.
                            every look and move (loop/moves.py), loop/recovery.py takes up what a killed run left
 9. serving/reload.py       follow the aliases without interrupting a request
 
-loop/steps.py runs 4 to 8 in the DAG's order on one installation (loop/installation.py); replay/ plays a table's history
-through 1 to 9; planning/ says what an experiment needs, and simulates some through 7.
+Around them::
 
-Around them: settings.py (every knob), errors.py, experiment.py (its name), schema.py (features and labels from
-outside), signature.py (the schema in MLflow), model.py (what answers), version.py (a registered one), mlflowserver.py
-(the registry as a router asks it), serving/catalog.py (what it may serve), data.py (tables), files.py (put in place
-in one step), appendonly.py and csvslices.py (those under the log, written and read; appendfile.py and csvrows.py are
-one file and its lines), logrotation.py, logpacking.py and logparts.py (its older rows), forgivinglog.py (answers that
-may leave without it), logreader.py (the log joined with late labels), memorylog.py, unpack.py (features out of it),
-ingested.py, featurestore.py and database.py (rows from elsewhere, in SQL), stats/ (pure statistics), engine/
-(threads, Dask or Spark, where slices of the log are counted), page.py (pages for people), loop/reference.py (what
-drift is measured against), loop/incumbent.py (what prod learnt), loop/live.py and loop/window.py (what the log says
-now), loop/check.py (one look at both), loop/trend.py and loop/driftpage.py (its story), loop/holdout.py (which rows
-learn and which judge), loop/tracking.py (MLflow runs), loop/inputs.py (the rows that they saw), loop/notes.py (what
-their pages and the task logs tell people), mlflowpages.py (their addresses), loop/plots.py, loop/reports.py (report
-files), loop/evidence.py (what every step leaves in both), loop/looks.py (what a look at an experiment leaves),
-loop/router.py (the router, as the loop calls it),
-serving/messages.py (bodies), serving/config.py (the split in force),
-serving/context.py, failures.py and web.py (HTTP; serving/hotpath.py answers /predict in front of it),
-serving/scoring.py (MLflow's protocol) and inference.py (the Open Inference Protocol) in front of the same predictor,
-serving/metrics.py and tally.py (numbers over all workers), serving/tracing.py
-(spans for OpenTelemetry), serving/monitor.py (the newest rows), serving/apidocs.py,
-operations.py and answers.py (the API, described), serving/ingest.py, ingestor.py, intake.py and labeledrow.py
-(labelled rows on their way in), compiled/ (models in the form that answers fastest), modelcache.py (copies of them,
-for when MLflow is down), logformat.py (how log lines look), stack/ (start, stop and drive the services;
-stack/servicelog.py keeps what they print), serving/gunicornworker.py, arrival.py and siblings.py (how gunicorn's
-workers receive requests, and share connections out), dashboard/ (the page for people, with a map of its own), cli.py.
-
-logversion.py knows which Crossfade wrote a log; doctor/ says what is wrong with an installation, and backup/ saves and
-restores one.
+    what everybody uses
+        settings.py                                    every knob
+        errors.py, files.py, experiment.py, version.py what can go wrong; files put in place in one step; names of an
+                                                       experiment and of a registered version
+        logformat.py, page.py, mlflowpages.py          log lines, pages for people, addresses of MLflow's pages
+    rows and models
+        data.py, schema.py, signature.py, unpack.py    tables; features and labels from outside; the schema in MLflow;
+                                                       features out of the log
+        featurestore.py, database.py, ingested.py      labelled rows from elsewhere, in SQL
+        manyrows.py, model.py, modelcache.py           many rows at once; what answers; copies for when MLflow is down
+        mlflowserver.py                                the registry as a router asks it
+        compiled/                                      models in the form that answers fastest
+    the log, behind requestlog.py
+        openlog.py                                     the one that the settings name
+        appendonly.py, appendfile.py, logbatch.py      files, written
+        csvslices.py, csvrows.py, logparts.py          files, read
+        logrotation.py, logpacking.py, logversion.py   a day's file becomes Parquet; which Crossfade wrote it
+        forgivinglog.py, memorylog.py                  answers may leave without it; one for tests and replays
+        logreader.py, logchoice.py, newestrows.py      read, late labels joined; which rows; its end, for a router
+        postgres/                                      the log of several machines, with a map of its own
+    serving/, beside 1, 2 and 9
+        messages.py, labeledrow.py                     bodies
+        predictor.py, hotpath.py                       one request; /predict, answered in front of Flask
+        web.py, context.py, failures.py                HTTP
+        scoring.py, inference.py                       MLflow's protocol, the Open Inference Protocol
+        catalog.py, config.py, replicas.py             what may be served; the split in force, for one and several
+        ingest.py, ingestor.py, intake.py              labelled rows on their way in
+        metrics.py, tally.py, exposition.py            numbers over all workers, for Prometheus
+        monitor.py, tracing.py                         the newest rows; spans for OpenTelemetry
+        apidocs.py, operations.py, answers.py          the API, described
+        gunicornworker.py, arrival.py, siblings.py     how gunicorn's workers receive requests and share connections out
+    loop/, beside 4 to 8
+        steps.py, installation.py                      4 to 8 in the DAG's order, on one installation
+        reference.py, incumbent.py                     what drift is measured against, what prod learnt
+        live.py, window.py, holdout.py                 what the log says now; which rows learn and which judge
+        check.py, trend.py, driftpage.py               one look at drift, and its story
+        tracking.py, inputs.py, notes.py, plots.py     MLflow runs, the rows they saw, what their pages tell people
+        evidence.py, looks.py, reports.py              what every step leaves
+        openaudit.py, auditdatabase.py                 the audit where the log is
+        router.py                                      the router, as the loop calls it
+    stats/                                             pure statistics
+    engine/                                            threads, Dask or Spark, where slices of the log are counted
+    replay/, planning/                                 a table's history through 1 to 9; what an experiment needs
+    stack/                                             start, stop and drive the services, keep what they print
+    dashboard/                                         the page for people, with a map of its own
+    doctor/, backup/                                   what is wrong with an installation; save and restore one
+    cli.py                                             the command line
 
 Importing a module does nothing: no folder made, no client, no thread.
 """

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from crossfade.featurestore import FeatureStore
 from crossfade.loop.audit import Audit
+from crossfade.loop.openaudit import open_audit
 from crossfade.loop.promote import Aliases
 from crossfade.loop.router import HttpRouter, Router
+from crossfade.openlog import open_log
 from crossfade.registry import Registry
-from crossfade.requestlog import CsvRequestLog, RequestLog, utc_now
+from crossfade.requestlog import RequestLog, utc_now
 from crossfade.settings import Settings
 
 
@@ -36,7 +38,7 @@ class Installation:
         return cls(
             settings,
             Registry(settings.mlflow_tracking_uri, settings.reg_model_name),
-            CsvRequestLog(settings.request_log, settings.labels_log),
+            open_log(settings),
             FeatureStore(settings.feature_store),
             router=HttpRouter(settings),
         )
@@ -44,7 +46,7 @@ class Installation:
     @property
     def audit(self) -> Audit:
         """What was decided and moved."""
-        return Audit.under(self.settings.report_dir, self.clock)
+        return open_audit(self.settings, self.clock)
 
     @property
     def aliases(self) -> Aliases:
