@@ -81,7 +81,7 @@ class CsvSlice:
             data = self._data()
             if data is not None:
                 table, set_aside = rows_in(data, self.columns, [name for name in wanted if name in self.columns])
-                return _filled(table, wanted), set_aside
+                return _filled(table, wanted, table.num_rows), set_aside
             packed = self._packed()
             if packed is not None:
                 return _together([part.read(wanted) for part in packed], wanted)
@@ -158,7 +158,7 @@ class ParquetSlice:
             if isinstance(error, FileNotFoundError) and _is_here(self.log):
                 return nothing(wanted), 0  # its days of retention are over
             raise LogUnavailable(f"{self.path} cannot be read: {error}. Move the file away.") from error
-        return _filled(texts, wanted), self.set_aside
+        return _filled(texts, wanted, table.num_rows), self.set_aside
 
 
 def slices_of(path: Path, columns: tuple[str, ...]) -> list[CsvSlice | ParquetSlice]:
@@ -244,11 +244,11 @@ def lines_of(path: Path, log: Path, columns: tuple[str, ...]) -> list[CsvSlice]:
     return [CsvSlice(path, log, columns, head, *pair) for pair in pairwise(edges)]
 
 
-def _filled(table: pa.Table, wanted: Sequence[str]) -> pa.Table:
+def _filled(table: pa.Table, wanted: Sequence[str], rows: int) -> pa.Table:
     """Add, as empty texts, the columns that an earlier version did not write."""
     if table.num_columns == len(wanted):
         return table
-    empty = pa.repeat("", table.num_rows)
+    empty = pa.repeat("", rows)
     return pa.table({name: table[name] if name in table.column_names else empty for name in wanted})
 
 

@@ -65,7 +65,7 @@ def _work(settings: Settings) -> FlaskClient:
     assert client.post("/config", json={"ab_split_b": 0.3}).status_code == 200
     batch = {"batch_id": "lab-1", "features": ROWS, "labels": [0, 2]}
     assert client.post("/ingest/batch", json=batch).status_code == 200
-    part = settings.request_log.with_name("requests.2026-01-02.csv")
+    part = settings.request_log.with_name(f"{settings.request_log.stem}.2026-01-02.csv")
     CsvRequestLog(part, part.with_name("none.csv")).append([a_row("old", "2026-01-02")])
     pack(part, settings.request_log, COLUMNS)
     paths = ReportPaths.of(settings)

@@ -6,6 +6,7 @@ import fcntl
 import http.server
 import json
 import os
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -101,6 +102,24 @@ class TestStaleLock:
         assert ("no rows are moved" if which == "log" else "no alias can be moved") in found
         assert next_step.endswith(f"kill -9 {holder.pid}")
         assert look("locks", used).state == "ok"
+
+    def test_handed_to_a_child(self, used: Settings, look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A lock outlives its taker in a child that has inherited it: the kernel still names the one that is gone."""
+        monkeypatch.setattr(locks, "_PATIENCE_SECONDS", 0.3)
+        code = (
+            "import fcntl, os, subprocess as s, sys; d = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT); "
+            "os.set_inheritable(d, True); fcntl.flock(d, fcntl.LOCK_EX); "
+            "print(s.Popen(['sleep', '300'], close_fds=False, stdout=s.DEVNULL, stderr=s.DEVNULL).pid)"
+        )
+        taker = subprocess.run(
+            [sys.executable, "-c", code, lock_of(used.request_log)], capture_output=True, text=True, check=True
+        )
+        try:
+            _, found, next_step = only(look("locks", used))
+        finally:
+            os.kill(int(taker.stdout), signal.SIGKILL)
+        assert "which is gone" in found
+        assert next_step.startswith(f"`fuser -v {lock_of(used.request_log)}`")
 
     def test_a_moment_is_no_fault(self, used: Settings, look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
         """A lock that is let go while the doctor looks is nobody's fault."""

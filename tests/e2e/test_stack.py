@@ -24,6 +24,7 @@ from crossfade.requestlog import COLUMNS
 from crossfade.serving.split import assign
 from crossfade.settings import Settings
 from crossfade.stack import processes
+from crossfade.stack.airflow import DAG_ID
 from crossfade.stack.services import Service, embedded_services
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -171,6 +172,19 @@ def test_rollback_puts_the_previous_version_back_without_a_restart(stack):
     assert stack.health()["staging"] is None
     assert {worker.pid for worker in _workers(stack)} == workers
     assert _registry(stack).get(taken_out).status == "rejected"
+
+
+def test_doctor_finds_nothing_wrong_and_then_what_is(stack):
+    """On the running stack every check looks, but for the addresses of others; a paused DAG is found."""
+    said = json.loads(stack.crossfade("doctor", "--json").stdout)
+    assert [check["check"] for check in said["checks"] if check["state"] == "not looked at"] == ["addresses"]
+    stack.airflow._call("PATCH", f"dags/{DAG_ID}", {"is_paused": True})
+    try:
+        done = stack.crossfade("doctor", check=False)
+    finally:
+        stack.airflow.wait_for_dag()
+    assert done.returncode == 1
+    assert "it is paused" in done.stdout
 
 
 def test_users_keep_their_arm_in_every_worker_and_over_a_restart(stack):

@@ -76,6 +76,14 @@ def look_at_drafts(site: Site) -> Iterator[Finding]:
             yield Finding(str(path), f"process {found[1]}, which wrote it, is gone", f"rm {path}", level="note")
 
 
+def _next_step(held: Held) -> str:
+    if held.pid <= 0:
+        return "restart the container that hangs"
+    if not psutil.pid_exists(held.pid):
+        return f"`fuser -v {held.path}` says who that is"
+    return f"look what it does; if it hangs: kill -9 {held.pid}"
+
+
 def _held(paths: list[Path]) -> set[Held]:
     """Return who holds a lock on whole files among these. Raises OSError."""
     known = {}
@@ -92,14 +100,16 @@ def _held(paths: list[Path]) -> set[Held]:
 
 
 def _holder(pid: int) -> str | None:
-    """Say who a process is; None where it has every reason to hold a lock, or is gone."""
+    """Say who holds a lock; None where it has every reason to."""
     if pid <= 0:
         return "a process in another container"
     try:
         process = psutil.Process(pid)
         command, age, status = " ".join(process.cmdline()), time.time() - process.create_time(), process.status()
+    except psutil.NoSuchProcess:
+        return f"a process that number {pid}, which is gone, has started and handed it to"
     except psutil.Error:
-        return None
+        return f"process {pid}, of another user"
     packs = "crossfade.logpacking" in command and age < _PACKING_SECONDS
     if packs and status != psutil.STATUS_STOPPED:
         return None
