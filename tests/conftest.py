@@ -119,7 +119,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory, isolate: Isolate) ->
     prepare(settings)
     try:
         processes.start(service, settings.crossfade_home)
-        processes.wait_until_healthy(service, settings.crossfade_home, 120, lambda waited: None)
+        processes.wait_until_healthy(service, settings.crossfade_home, 300, lambda waited: None)
         yield settings
     finally:
         processes.stop(service, settings.crossfade_home)
