@@ -33,7 +33,8 @@ for command in (replay, plan, selftest, doctor, backup, restore):
     cli.command()(command)
 console = Console()
 
-_START_SECONDS = 180
+_START_SECONDS = 600
+"""A service that ends is noticed at once; one that lives may take minutes to start where many others are at work."""
 
 
 @cli.command()
