@@ -460,6 +460,11 @@ class Settings(BaseSettings):
         return self.request_log.with_name("labels.csv")
 
     @property
+    def log_files(self) -> tuple[Path, ...]:
+        """Files of the request log, the rows first; none where it is in a database."""
+        return () if isinstance(self.request_log, DatabaseUrl) else (self.request_log, self.labels_log)
+
+    @property
     def log_spool(self) -> Path:
         """Folder where rows wait for a database that is away."""
         return self.router_config.with_name("spool")

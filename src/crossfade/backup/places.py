@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from crossfade.errors import DataError
-from crossfade.loop.audit import Audit
+from crossfade.loop.audit import FileAudit
 from crossfade.loop.reports import ReportPaths
 from crossfade.settings import Settings
 
@@ -46,7 +46,7 @@ class Places:
             AIRFLOW_CONFIG: settings.var / "airflow" / "airflow.cfg",
         }
         folders = {
-            AUDIT: Audit.under(root).path.parent,
+            AUDIT: FileAudit.under(root).path.parent,
             "reports/drift": paths.drift,
             "reports/ab": paths.evaluation.parent,
             "reports/policy": paths.recommendation.parent,
@@ -68,7 +68,10 @@ class Places:
             files[FEATURES] = Path(settings.feature_store.removeprefix("sqlite:///"))
         else:
             elsewhere.append("ingested rows: FEATURE_STORE is a database server")
-        return cls({ROWS: settings.request_log, LABELS: settings.labels_log}, files, folders, paths, tuple(elsewhere))
+        logs = dict(zip((ROWS, LABELS), settings.log_files, strict=False))
+        if not logs:
+            elsewhere.append("the request log and the audit: REQUEST_LOG is a database")
+        return cls(logs, files, folders, paths, tuple(elsewhere))
 
     def path_of(self, name: str) -> Path:
         """Return where a member of an archive belongs. Raises DataError where this installation has no place for it."""

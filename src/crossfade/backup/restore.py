@@ -70,7 +70,7 @@ def _refuse_running(settings: Settings) -> None:
     running = [s.name for s in embedded_services(settings) if processes.find(s, settings.crossfade_home)]
     if running:
         raise ServiceError(f"{', '.join(running)} of this installation run: stop them first (`crossfade down`)")
-    for log in (settings.request_log, settings.labels_log):
+    for log in settings.log_files:
         if log.is_file() and not is_at_rest(log):
             raise ServiceError(f"a router still writes to {log}: stop it first")
 

@@ -24,6 +24,7 @@ from crossfade.backup.places import Places
 from crossfade.errors import DataError, ServiceError, without_login
 from crossfade.logparts import only_one, parts_of
 from crossfade.loop.audit import Audit
+from crossfade.loop.openaudit import open_audit
 from crossfade.loop.reports import verify_manifest
 from crossfade.requestlog import utc_now
 from crossfade.settings import Settings
@@ -63,7 +64,7 @@ def save(settings: Settings, target: Path, with_airflow: bool = False) -> Saved:
     """
     here = Places.of(settings)
     with writing(target) as archive, tempfile.TemporaryDirectory(prefix=".crossfade-", dir=target.parent) as folder:
-        left_out = _add_all(archive, here, Audit.under(settings.report_dir), Path(folder), with_airflow)
+        left_out = _add_all(archive, here, open_audit(settings), Path(folder), with_airflow)
         about = {"crossfade": __version__, "ts_utc": utc_now(), "model": settings.reg_model_name, "left_out": left_out}
         archive.finish(about)
     return Saved(len(archive.members), sum(member["bytes"] for member in archive.members.values()), tuple(left_out))
@@ -75,8 +76,7 @@ def _add_all(archive: ArchiveWriter, here: Places, audit: Audit, folder: Path, w
     left_out = list(here.elsewhere)
     _add_reports(archive, here, folder / "reports")
     with audit.turn():
-        if audit.path.is_file():
-            archive.add_file(f"{places.AUDIT}/{audit.path.name}", audit.path)
+        _add_folder(archive, places.AUDIT, here.folders[places.AUDIT])
         _add_file(archive, here, places.ROUTER_CONFIG)
         if database := _add_database(archive, here, places.REGISTRY, folder):
             left_out += _check_artifacts(database)

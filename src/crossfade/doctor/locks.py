@@ -16,7 +16,7 @@ import psutil
 
 from crossfade.doctor.finding import Finding, NotLooked, Site
 from crossfade.logparts import lock_of
-from crossfade.loop.audit import Audit
+from crossfade.loop.audit import FileAudit
 
 _PATIENCE_SECONDS = 5.0
 """Moving a file or an alias takes a fraction of it."""
@@ -43,10 +43,11 @@ def look_at_locks(site: Site) -> Iterator[Finding]:
     if not _LOCKS.is_file():
         raise NotLooked(f"{_LOCKS} is Linux's")
     settings = site.settings
-    means = {
-        lock_of(settings.request_log): "no rows are moved to a day's part, packed or deleted",
-        lock_of(settings.labels_log): "no late labels are moved, packed or deleted",
-        Audit.under(settings.report_dir).path.parent: "no alias can be moved: promotion and roll-back wait for ever",
+    of_log = ("no rows are moved to a day's part, packed or deleted", "no late labels are moved, packed or deleted")
+    means = dict(zip(map(lock_of, settings.log_files), of_log, strict=False)) | {
+        FileAudit.under(
+            settings.report_dir
+        ).path.parent: "no alias can be moved: promotion and roll-back wait for ever",
         settings.var: "nobody can make the feature store",
     }
     first = _held(list(means))
@@ -67,7 +68,9 @@ def look_at_locks(site: Site) -> Iterator[Finding]:
 
 def look_at_drafts(site: Site) -> Iterator[Finding]:
     """Look for files beside the log that a killed process was about to put in place."""
-    folder = site.settings.request_log.parent
+    if not site.settings.log_files:
+        raise NotLooked("the log is in a database")
+    folder = site.settings.log_files[0].parent
     if not folder.is_dir():
         raise NotLooked(f"{folder} is not there yet")
     for path in sorted(folder.iterdir()):

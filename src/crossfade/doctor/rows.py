@@ -9,7 +9,8 @@ import pandas as pd
 
 from crossfade.doctor.finding import Finding, NotLooked, Site
 from crossfade.errors import LogUnavailable
-from crossfade.requestlog import CsvRequestLog
+from crossfade.openlog import open_log
+from crossfade.requestlog import RequestLog
 
 _MOST_SLICES = 60
 """The newest, some 18,000 rows each on four features."""
@@ -24,7 +25,7 @@ _FUTURE_SECONDS, _BACK_SECONDS = 60.0, 60.0
 def look_at_rows(site: Site) -> Iterator[Finding]:
     """Read the times of the newest rows, and count the lines that are none."""
     settings = site.settings
-    log = CsvRequestLog(settings.request_log, settings.labels_log)
+    log = open_log(settings)
     try:
         times, torn = _times(log)
     except LogUnavailable as error:
@@ -73,7 +74,7 @@ def _clock(looked_at: str, times: pd.Series[pd.Timestamp]) -> Iterator[Finding]:
         )
 
 
-def _times(log: CsvRequestLog) -> tuple[pd.Series[pd.Timestamp], int]:
+def _times(log: RequestLog) -> tuple[pd.Series[pd.Timestamp], int]:
     """Read the times of the newest rows in the file's order, and count the lines that are no rows."""
     texts, torn = [], 0
     for one in log.slices()[-_MOST_SLICES:]:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from crossfade.csvslices import check_columns
 from crossfade.doctor.finding import Finding, NotLooked, Site
-from crossfade.errors import LogUnavailable
+from crossfade.errors import LogUnavailable, SchemaTooNew, without_login
 from crossfade.logparts import parts_of
+from crossfade.postgres.address import DatabaseUrl
 from crossfade.requestlog import COLUMNS, LABEL_COLUMNS
 from crossfade.settings import Settings
 
@@ -25,9 +26,12 @@ _BUSY_SECONDS = 5.0
 def look_at_log(site: Site) -> Iterator[Finding]:
     """Look at the columns of the log's files and parts, and whether they can be opened at all."""
     settings = site.settings
+    if isinstance(settings.request_log, DatabaseUrl):
+        yield from _look_at_tables(settings.request_log)
+        return
     files = [
         (path, log, columns)
-        for log, columns in ((settings.request_log, COLUMNS), (settings.labels_log, LABEL_COLUMNS))
+        for log, columns in zip(settings.log_files, (COLUMNS, LABEL_COLUMNS), strict=True)
         for path in (*parts_of(log), log)
         if path.exists()
     ]
@@ -39,6 +43,27 @@ def look_at_log(site: Site) -> Iterator[Finding]:
         except LogUnavailable as error:
             said, _, what_to_do = str(error).rstrip(".").rpartition(". ")
             yield Finding(f"the log's file {path}", said.removeprefix(f"{path} "), what_to_do)
+
+
+def _look_at_tables(url: DatabaseUrl) -> Iterator[Finding]:
+    """Look whether the database of the log answers, and at the revision of its tables, without upgrading them."""
+    import psycopg  # here: for those who have a database
+
+    from crossfade.postgres.link import connect
+    from crossfade.postgres.schema import refuse_newer, revision_of
+
+    try:
+        with connect(url, _BUSY_SECONDS) as link:
+            refuse_newer(revision_of(link), url)
+    except SchemaTooNew as error:
+        found, what_to_do = str(error).split(": ", 1)
+        yield Finding(f"the tables in {url}", found, what_to_do)
+    except psycopg.Error as error:
+        yield Finding(
+            f"the database {url}",
+            without_login(str(error)).strip(),
+            "start it, or correct REQUEST_LOG; rows wait on disk",
+        )
 
 
 def look_at_databases(site: Site) -> Iterator[Finding]:

@@ -56,7 +56,7 @@ def look_at_rights(site: Site) -> Iterator[Finding]:
 def _folders(settings: Settings) -> dict[Path, list[str]]:
     """Return each folder that is written to, or the one that it would be made in, and what goes there."""
     written = {
-        "request log": settings.request_log.parent,
+        "request log": settings.log_files[0].parent if settings.log_files else settings.log_spool,
         "reports": settings.report_dir,
         "router configuration": settings.router_config.parent,
         "state of MLflow and Airflow": settings.var,
