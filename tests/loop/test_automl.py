@@ -247,7 +247,7 @@ def test_rows_are_not_forgotten_where_that_empties_a_column() -> None:
 
 
 def test_dask_chooses_what_this_process_chooses(mixed: Trained) -> None:
-    """Compared by a Dask cluster's workers, the same algorithm wins with the same scores, and gives the same answers."""
+    """Compared by a Dask cluster's workers, the same algorithm wins with the same scores and gives the same answers."""
     with dask_client("", workers=2) as client:
         address = client.scheduler.address
         trainer = PyCaretTrainer(
