@@ -19,11 +19,24 @@ JAVA="${JAVA_HOME:+$JAVA_HOME/bin/}java"
         echo "setup: no Java 17 or newer; for ENGINE=spark run: sudo apt-get install -y default-jre-headless"
     fi
 }
+# The log in PostgreSQL is tested on a server of the tests' own; without one these tests are skipped.
+no_cluster=
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || {
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        missing="$missing postgresql"
+        no_cluster=/etc/postgresql-common/createcluster.d/crossfade.conf # the package would make and start one
+        mkdir -p "$(dirname "$no_cluster")"
+        echo "create_main_cluster = false" >"$no_cluster"
+    else
+        echo "setup: no PostgreSQL; to test the log in one run: sudo apt-get install -y postgresql"
+    fi
+}
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "setup: installing$missing"
         # shellcheck disable=SC2086 # a list of packages
         apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+        [ -z "$no_cluster" ] || rm -f "$no_cluster"
     else
         echo "setup: please run: sudo apt-get install -y$missing   and then this again" >&2
         exit 1

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import logging
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
 from flask import Flask
 
-from crossfade.errors import SettingsError
+from crossfade.errors import CrossfadeError
 from crossfade.forgivinglog import ForgivingLog
 from crossfade.logformat import log_to_stdout
-from crossfade.logrotation import LogKeeper
 from crossfade.modelcache import ModelCache
-from crossfade.requestlog import CsvRequestLog, RequestLog
+from crossfade.openlog import keeper_of, open_log
+from crossfade.postgres.address import DatabaseUrl
+from crossfade.requestlog import RequestLog
 from crossfade.serving import web
 from crossfade.serving.catalog import Catalog, Source, open_source
 from crossfade.serving.config import SplitConfig
@@ -55,18 +56,17 @@ def create_app(
         Follow the registry from a background thread; else look only when told to.
     """
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # a dead MLflow is reported once, not at every retry
+    background: list[_Background] = []
     try:
         settings = settings or load_settings()
-    except SettingsError as error:
+        log_to_stdout(settings.log_format)
+        kept = log or _open(settings, background)
+    except CrossfadeError as error:
         raise SystemExit(f"error: {error}") from None  # under gunicorn too: one line, no traceback
-    log_to_stdout(settings.log_format)
     copies = settings.router_config.with_name("models") / f"of-{quote(settings.reg_model_name, safe='')}"
     source = registry or open_source(settings.mlflow_tracking_uri, settings.reg_model_name)
     metrics = Metrics(settings.router_config.with_name("workers"))
-    files = CsvRequestLog(settings.request_log, settings.labels_log, settings.log_fsync, settings.log_timeout_seconds)
-    keeper = LogKeeper(files, settings.log_retention_days) if log is None and settings.log_rotate == "daily" else None
-    log = log or (ForgivingLog(files, metrics.lost) if settings.log_failure == "serve" else files)
-    config = SplitConfig(settings.router_config, settings.ab_split_b)
+    log = log or (ForgivingLog(kept, metrics.lost) if settings.log_failure == "serve" else kept)
     reloader = Reloader(
         Catalog(source, settings.model_runtime, ModelCache(copies)),
         settings.prod_alias,
@@ -74,6 +74,7 @@ def create_app(
         signal=settings.router_config.with_name(".reload"),
         poll_seconds=settings.router_poll_seconds,
     )
+    config = _split(settings, reloader, background)
     app = Flask("crossfade")
     app.config["MAX_CONTENT_LENGTH"] = settings.router_max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask types the provider by its base class
@@ -88,15 +89,53 @@ def create_app(
     ingestor = Ingestor(reloader, open_store, settings.reg_model_name, settings.router_max_batch_rows)
     tokens = settings.router_api_token, settings.router_admin_token
     reloader.on_look = metrics.looked
-    monitor = Monitor(settings.request_log, settings.labels_log)
+    rows = settings.request_log
+    if isinstance(rows, DatabaseUrl):  # TEMPORARY, until reading is merged
+        rows = settings.router_config.with_name("requests.csv")
+    monitor = Monitor(rows, rows.with_name("labels.csv"))
     web.install(app, Router(predictor, reloader, config, log, ingestor, *tokens, metrics, monitor))
     _say_what_is_open(settings)
     reloader.refresh()
     if follow:
-        reloader.start()
-        if keeper:
-            keeper.start()
+        for part in (reloader, *background):
+            part.start()
     return app
+
+
+class _Background(Protocol):
+    """What has a thread of its own while the router runs."""
+
+    def start(self) -> None: ...
+
+
+def _open(settings: Settings, background: list[_Background]) -> RequestLog:
+    """Open the request log; a database that is away is waited for, one of a newer Crossfade is not."""
+    log = open_log(settings)
+    keeper = keeper_of(log, settings)
+    if keeper:
+        background.append(keeper)
+    if isinstance(settings.request_log, DatabaseUrl):
+        from crossfade.postgres.log import PostgresRequestLog
+
+        assert isinstance(log, PostgresRequestLog)
+        problem = log.open()
+        if problem:
+            _log.warning("%s; until then rows wait in %s", problem, settings.log_spool)
+        background.append(log)
+    return log
+
+
+def _split(settings: Settings, reloader: Reloader, background: list[_Background]) -> SplitConfig:
+    """Return the split of this machine, or of all replicas where they share a database."""
+    if not isinstance(settings.request_log, DatabaseUrl):
+        return SplitConfig(settings.router_config, settings.ab_split_b)
+    from crossfade.postgres.shared import SharedState
+    from crossfade.serving.replicas import Replicas, SharedSplitConfig  # here: psycopg is for those who have a database
+
+    shared = SharedState(settings.request_log, settings.log_timeout_seconds)
+    config = SharedSplitConfig(settings.router_config, settings.ab_split_b, shared)
+    background.append(Replicas(shared, config, reloader))
+    return config
 
 
 def _say_what_is_open(settings: Settings) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -240,20 +240,6 @@ def _wait_for(true: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"mounting is not permitted here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
 class TestFullDisk:
     """Real file systems that are full or read-only."""
 
@@ -425,4 +411,4 @@ def test_rows_are_written_as_by_the_csv_module(cells: list[Any]) -> None:
     """Whatever the cells, a line is the one that Python's own writer makes."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
-    assert appendonly._line(cells) == text.getvalue()
+    assert appendonly.csv_line(cells) == text.getvalue()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from crossfade.errors import SettingsError
+from crossfade.postgres.address import DatabaseUrl
 from crossfade.settings import Settings, load_settings, settings_table
 
 
@@ -205,3 +206,38 @@ def test_the_table_names_every_setting() -> None:
     table = settings_table()
     assert [line.split("`")[1] for line in table.splitlines()[2:]] == [name.upper() for name in Settings.model_fields]
     assert "**" not in table
+
+
+def test_the_log_is_a_file_or_a_database(tmp_path: Path) -> None:
+    """REQUEST_LOG is a path, or a URL of PostgreSQL, with the spool beside the router's own files; that has no file."""
+    assert load_settings(crossfade_home=tmp_path).request_log == tmp_path / "var/logs/requests.csv"
+    settings = load_settings(
+        crossfade_home=tmp_path, request_log="postgresql://me:se-cr-et@db:6432/log?sslmode=require"
+    )
+    assert isinstance(settings.request_log, DatabaseUrl)
+    assert settings.request_log.dsn == "postgresql://me:se-cr-et@db:6432/log?sslmode=require"
+    assert settings.log_spool == tmp_path / "var/logs/spool"
+    with pytest.raises(SettingsError, match="no file of labels"):
+        _ = settings.labels_log
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["mysql://me:se-cr-et@db/log", "postgresql://me:se-cr-et@db", "postgresql://me:se-cr/et@db:x/log", "sqlite:///x"],
+)
+def test_a_log_elsewhere_is_refused(url: str) -> None:
+    """Another database, or a URL without one, is refused in one line that shows an example and no password."""
+    with pytest.raises(SettingsError) as refused:
+        load_settings(request_log=url)
+    said = str(refused.value)
+    assert said.startswith("REQUEST_LOG=")
+    assert "postgresql://<user>:<password>@<host>/<database>" in said
+    assert "\n" not in said
+    assert "se-cr" not in said
+
+
+def test_the_logs_password_is_not_printed() -> None:
+    """Whoever prints the settings, or the address, shows no login."""
+    settings = load_settings(request_log="postgresql://me:se-cr-et@db/log")
+    for shown in (repr(settings), str(settings), str(settings.request_log), f"{settings.request_log!r}"):
+        assert "se-cr-et" not in shown

@@ -105,8 +105,8 @@ def run_models(home: Path, tracking_uri: str, name: str, *arguments: str) -> Non
         raise SystemExit(f"error: {name} could not be trained:\n{(home / f'{name}.out').read_text()}")
 
 
-def our_server(one: Ours, folder: Path, tracking_uri: str) -> Server:
-    """Give one of ours a folder and a port."""
+def our_server(one: Ours, folder: Path, tracking_uri: str, **changes: Any) -> Server:
+    """Give one of ours a folder and a port, and settings that differ from the defaults."""
     (port,) = free_ports(1)
     given: dict[str, Any] = {
         "crossfade_home": folder,
@@ -114,12 +114,13 @@ def our_server(one: Ours, folder: Path, tracking_uri: str) -> Server:
         "router_server": one.server,
         "mlflow_tracking_uri": tracking_uri,
         "reg_model_name": one.family or "none",
+        **changes,
     }
     folder.mkdir(parents=True, exist_ok=True)
     settings = load_settings(**given)
     environment = {name.upper(): str(value) for name, value in given.items()}
     command: Sequence[str] = router_service(settings).command
-    log: Path | None = settings.request_log
+    log = settings.request_log if isinstance(settings.request_log, Path) else None
     if one.app == "constant":
         command, log = _constant(command), None
         environment["PYTHONPATH"] = _with_apps()

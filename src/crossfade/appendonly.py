@@ -86,7 +86,7 @@ class AppendOnlyCsv:
         LogUnavailable
             The file cannot be written, or not all of it: the rows must be taken as lost.
         """
-        self.append_lines("".join([_line(row) for row in rows]))
+        self.append_lines("".join([csv_line(row) for row in rows]))
 
     def append_lines(self, lines: str) -> None:
         """Add lines that are CSV already, as `append` does."""
@@ -181,7 +181,7 @@ class AppendOnlyCsv:
             _log.warning("%s", self._sync_problem)
 
 
-def _line(row: Iterable[Cell]) -> str:
+def csv_line(row: Iterable[Cell]) -> str:
     """Write a row as `csv.writer` does, in less than half the time."""
     cells = [csv_cell(cell) if isinstance(cell, str) else ("" if cell is None else str(cell)) for cell in row]
     return ",".join(cells) + "\n"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -52,6 +52,16 @@ class CsvSlice:
     start: int
     stop: int
     """Bytes `start` to before `stop`."""
+
+    @property
+    def beginning(self) -> Hashable:
+        """Which bytes it starts with, wherever their file is moved to."""
+        return self.head, self.start
+
+    @property
+    def mark(self) -> Hashable:
+        """Which bytes it holds."""
+        return self.head, self.start, self.stop
 
     def read(self, wanted: Sequence[str]) -> tuple[pa.Table, int]:
         """Read some columns, as text, of every whole row.
@@ -122,6 +132,16 @@ class ParquetSlice:
     row_group: int
     set_aside: int = 0
     """Lines that were no rows when the part was packed."""
+
+    @property
+    def beginning(self) -> Hashable:
+        """Itself: it does not grow."""
+        return self
+
+    @property
+    def mark(self) -> Hashable:
+        """Itself."""
+        return self
 
     def read(self, wanted: Sequence[str]) -> tuple[pa.Table, int]:
         """Read some columns, and say what was set aside when they were packed. Raises LogUnavailable."""

@@ -57,6 +57,10 @@ class LogUnavailable(CrossfadeError):
     """The request log cannot be written or read."""
 
 
+class SchemaTooNew(CrossfadeError):
+    """A newer Crossfade has changed the tables of the request log: this one does not start."""
+
+
 class StoreUnavailable(CrossfadeError):
     """The feature store cannot be written or read."""
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from crossfade.errors import LogUnavailable
 from crossfade.logbatch import LogBatch
+from crossfade.logchoice import EVERY, Choice
 from crossfade.requestlog import LateLabel, LogRow, LogSlice, RequestLog
 
 _log = logging.getLogger(__name__)
@@ -41,6 +42,11 @@ class ForgivingLog(RequestLog):
         """How many rows this process has lost. Some of a batch may be in the log all the same."""
         return self._rows_lost
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How much waits on this machine's disk."""
+        return self._log.waiting_bytes
+
     def append(self, rows: Sequence[LogRow]) -> None:
         """Store rows together, or count them as lost."""
         self._store(lambda: self._log.append(rows), len(rows))
@@ -53,9 +59,9 @@ class ForgivingLog(RequestLog):
         """Store late labels. Raises LogUnavailable."""
         self._log.append_labels(labels)
 
-    def slices(self) -> Sequence[LogSlice]:
+    def slices(self, choice: Choice = EVERY) -> Sequence[LogSlice]:
         """Return the rows that were stored. Raises LogUnavailable."""
-        return self._log.slices()
+        return self._log.slices(choice)
 
     def label_slices(self) -> Sequence[LogSlice]:
         """Return the late labels stored so far. Raises LogUnavailable."""

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from crossfade.logchoice import Choice, keep
 from crossfade.requestlog import COLUMNS, LogSlice, RequestLog
 
 _TYPES = {
@@ -75,33 +76,34 @@ def read_log(
         The log cannot be read.
     """
     wanted = [name for name in COLUMNS if not columns or name in columns or name in _ALWAYS]
-    late, torn = _late_labels(log)
+    choice = Choice.of(**where)
+    joined = log.joined_slices(choice, labeled)
+    late, torn = _late_labels(log.label_slices() if joined is None else ())
     labeled_late, left_out = frozenset(late.index), frozenset(without)
 
     def take(part: LogSlice) -> tuple[pa.Table, int]:
-        table, set_aside = part.read(sorted({*wanted, *where}))
-        tests = [pc.equal(table[name], value) for name, value in where.items()]
+        table, set_aside = part.read(wanted)
+        tests = []
         if labeled:
             tests.append(pc.equal(table["status"], "200"))
             tests.append(pc.or_(pc.not_equal(table["label"], ""), _among(table, labeled_late)))
         if left_out:
             tests.append(pc.invert(_among(table, left_out)))
-        chosen = table.select(wanted)
-        return (_chosen(chosen, reduce(pc.and_, tests)) if tests else chosen), set_aside
+        return (keep(table, reduce(pc.and_, tests)) if tests else table), set_aside
 
     tables = [pa.table({name: pa.array([], pa.string()) for name in wanted})]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Arrow reads and filters without the interpreter's lock
-        for table, set_aside in pool.map(take, log.slices()):
+        for table, set_aside in pool.map(take, log.slices(choice) if joined is None else joined):
             tables.append(table)
             torn += set_aside
     contents = _typed(pa.concat_tables(tables), late, torn)
     return replace(contents, rows=contents.labeled()) if labeled else contents
 
 
-def _late_labels(log: RequestLog) -> tuple[pd.Series[Any], int]:
+def _late_labels(parts: Sequence[LogSlice]) -> tuple[pd.Series[Any], int]:
     """Return the last late label of each request, and how many lines were set aside."""
     tables, torn = [pa.table({name: pa.array([], pa.string()) for name in ("request_id", "label")})], 0
-    for part in log.label_slices():
+    for part in parts:
         table, set_aside = part.read(("request_id", "label"))
         tables.append(table)
         torn += set_aside
@@ -121,7 +123,7 @@ def _typed(table: pa.Table, late: pd.Series[Any], set_aside: int) -> LogContents
         place = pc.index_in(columns["request_id"], pa.array(late.index, pa.string()))
         columns["label"] = pc.coalesce(pc.take(pa.array(late, pa.string()), place), columns["label"])
     whole = pc.and_(pc.is_valid(columns["ts_utc"]), pc.is_valid(columns["status"]))
-    typed = _chosen(pa.table(columns), whole)
+    typed = keep(pa.table(columns), whole)
     columns = dict(zip(typed.column_names, typed.columns, strict=True))
     columns["status"] = columns["status"].cast(pa.int64(), safe=False)
     together = pa.chunked_array([chunk for name in answers for chunk in typed[name].chunks], pa.string())
@@ -166,11 +168,6 @@ def units(rows: pd.DataFrame) -> pd.Series[int]:
         )
         number[nameless] = len(users) + pd.factorize(request)[0]
     return pd.Series(number, rows.index)
-
-
-def _chosen(table: pa.Table, test: pa.ChunkedArray | pa.Array) -> pa.Table:
-    """Take some rows, without a copy where that is all of them."""
-    return table if pc.all(test).as_py() else table.filter(test)
 
 
 def where(rows: pd.DataFrame, test: pd.Series[bool]) -> pd.DataFrame:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from crossfade.logchoice import EVERY, Choice, choose
 from crossfade.requestlog import COLUMNS, LABEL_COLUMNS, LateLabel, LogRow, LogSlice, RequestLog
 
 
@@ -25,9 +26,9 @@ class MemoryRequestLog(RequestLog):
         """Store late labels."""
         self._labels.waiting.extend(labels)
 
-    def slices(self) -> Sequence[LogSlice]:
+    def slices(self, choice: Choice = EVERY) -> Sequence[LogSlice]:
         """Return the rows, in a slice per time that they were read."""
-        return self._rows.slices()
+        return choose(self._rows.slices(), choice)
 
     def label_slices(self) -> Sequence[LogSlice]:
         """Return the late labels."""
@@ -47,13 +48,22 @@ class _MemoryRows:
                 name: pa.array([_text(getattr(record, name)) for record in records], pa.string())
                 for name in self._columns
             }
-            self._slices.append(_MemorySlice(pa.table(table)))
+            self._slices.append(_MemorySlice(pa.table(table), len(self._slices)))
         return list(self._slices)
 
 
 @dataclass(frozen=True)
 class _MemorySlice:
     table: pa.Table
+    number: int
+
+    @property
+    def beginning(self) -> Hashable:
+        return self.number
+
+    @property
+    def mark(self) -> Hashable:
+        return self.number
 
     def read(self, wanted: Sequence[str]) -> tuple[pa.Table, int]:
         return self.table.select(list(wanted)), 0

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from crossfade.appendonly import AppendOnlyCsv, Fsync
+from crossfade.logchoice import EVERY, Choice, choose
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,7 +71,15 @@ class LateLabel(NamedTuple):
 
 
 class LogSlice(Protocol):
-    """Some rows of a log that can be read by themselves, by any process that sees the files."""
+    """Some rows of a log that can be read by themselves, by any process that sees the files, or the database."""
+
+    @property
+    def beginning(self) -> Hashable:
+        """Names a slice for good, also while it grows, and wherever its rows are moved."""
+
+    @property
+    def mark(self) -> Hashable:
+        """Differs when other rows may be in it; it tells nothing of rows that are over their days."""
 
     def read(self, wanted: Sequence[str]) -> tuple[pa.Table, int]:
         """Read some columns, as text, and count the lines that were set aside. Raises LogUnavailable."""
@@ -89,6 +98,11 @@ class RequestLog(ABC):
         """How many rows were answered by this process and not stored; only a `ForgivingLog` allows that."""
         return 0
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How much waits on this machine's disk for a database that is away."""
+        return 0
+
     @abstractmethod
     def append(self, rows: Sequence[LogRow]) -> None:
         """Store rows together; when this returns they are stored. Raises LogUnavailable."""
@@ -102,12 +116,34 @@ class RequestLog(ABC):
         """Store late labels. The last one of a request wins, and it may come before its row is read."""
 
     @abstractmethod
-    def slices(self) -> Sequence[LogSlice]:
-        """Return the rows stored so far, oldest first. Raises LogUnavailable."""
+    def slices(self, choice: Choice = EVERY) -> Sequence[LogSlice]:
+        """Return the chosen ones of the rows stored so far, oldest first. Raises LogUnavailable."""
 
     @abstractmethod
     def label_slices(self) -> Sequence[LogSlice]:
         """Return the late labels stored so far, oldest first. Raises LogUnavailable."""
+
+    def joined_slices(self, choice: Choice, labeled: bool) -> Sequence[LogSlice] | None:  # noqa: ARG002 - for stores
+        """Return chosen rows with late labels in place, where a store joins them for less than its readers would.
+
+        Parameters
+        ----------
+        choice : Choice
+            Which rows.
+        labeled : bool
+            Rows may be left out that were not answered, or whose label is not known.
+
+        Returns
+        -------
+        sequence of LogSlice or None
+            None: let the reader join.
+
+        Raises
+        ------
+        LogUnavailable
+            The log cannot be read.
+        """
+        return None
 
 
 COLUMNS, LABEL_COLUMNS = LogRow._fields, LateLabel._fields
@@ -162,9 +198,9 @@ class CsvRequestLog(RequestLog):
         """Store late labels with one write."""
         self._labels.append(labels)
 
-    def slices(self) -> Sequence[LogSlice]:
+    def slices(self, choice: Choice = EVERY) -> Sequence[LogSlice]:
         """Return the parts and the file of the rows; a missing file is empty."""
-        return self._rows.slices()
+        return choose(self._rows.slices(), choice)
 
     def label_slices(self) -> Sequence[LogSlice]:
         """Return the parts and the file of the late labels; a missing file is empty."""

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, Validati
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from crossfade.errors import SettingsError, without_login
+from crossfade.postgres.address import DatabaseUrl, is_url
 
 BUNDLED_TABLES = ("iris", "wine", "breast_cancer")
 TABLE_ENDINGS = (".csv", ".csv.gz", ".parquet")
@@ -246,9 +247,12 @@ class Settings(BaseSettings):
     ] = ""
 
     # Files
-    request_log: Annotated[Path, Field(description="request log; `labels.csv` lies beside it")] = Path(
-        "var/logs/requests.csv"
-    )
+    request_log: Annotated[
+        Path | DatabaseUrl,
+        Field(
+            description="request log: a file, and `labels.csv` lies beside it; or `postgresql://user:password@host/db`"
+        ),
+    ] = Path("var/logs/requests.csv")
     log_fsync: Annotated[
         Literal["never", "interval", "always"],
         Field(
@@ -357,7 +361,17 @@ class Settings(BaseSettings):
     def _absolute_home(cls, home: Path) -> Path:
         return home.expanduser().resolve()
 
-    @field_validator("request_log", "router_config", "report_dir", "drift_report_dir", "ab_eval_report", mode="after")
+    @field_validator("request_log", mode="before")
+    @classmethod
+    def _file_or_database(cls, place: object) -> object:
+        return DatabaseUrl.parse(place) if isinstance(place, str) and is_url(place) else place
+
+    @field_validator("request_log", mode="after")
+    @classmethod
+    def _log_below_home(cls, place: Path | DatabaseUrl, info: ValidationInfo) -> Path | DatabaseUrl:
+        return place if isinstance(place, DatabaseUrl) else cls._below_home(place, info)
+
+    @field_validator("router_config", "report_dir", "drift_report_dir", "ab_eval_report", mode="after")
     @classmethod
     def _below_home(cls, path: Path, info: ValidationInfo) -> Path:
         return info.data["crossfade_home"] / path.expanduser() if "crossfade_home" in info.data else path
@@ -425,8 +439,15 @@ class Settings(BaseSettings):
 
     @property
     def labels_log(self) -> Path:
-        """File of the labels that came later."""
+        """File of the labels that came later, beside the file of the rows. Raises SettingsError."""
+        if isinstance(self.request_log, DatabaseUrl):
+            raise SettingsError(f"REQUEST_LOG is the database {self.request_log}: there is no file of labels")
         return self.request_log.with_name("labels.csv")
+
+    @property
+    def log_spool(self) -> Path:
+        """Folder where rows wait for a database that is away."""
+        return self.router_config.with_name("spool")
 
     @property
     def dataset_shown(self) -> str:

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from crossfade.dashboard.logtail import OneSlice, key_of
+from crossfade.dashboard.logtail import OneSlice
 from crossfade.dashboard.neighbours import Learnt
 from crossfade.engine import open_engine
 from crossfade.loop.reference import PREDICTION, PROBABILITY, ReferenceProfile
@@ -76,11 +76,11 @@ class LiveCounter:
         """Count. Raises LogUnavailable."""
         if learnt is None:
             return LiveWindow()
-        newest = list(self._log.slices())[-_SLICES:]
-        mark = (learnt.version.number, learnt.version.run_id, *map(key_of, newest))
+        version = learnt.version.number
+        counter = WindowCounter(learnt.profile, learnt.schema, self._model, version, learnt.strangers)
+        newest = list(self._log.slices(counter.answered))[-_SLICES:]
+        mark = (version, learnt.version.run_id, *(part.mark for part in newest))
         if mark != self._found.mark:
-            version = learnt.version.number
-            counter = WindowCounter(learnt.profile, learnt.schema, self._model, version, learnt.strangers)
             with open_engine("local") as engine:
                 windows = counter.windows(OneSlice(*newest), self._rows, 1, engine)
             self._found = LiveWindow(windows[0] if windows else None, version, mark)

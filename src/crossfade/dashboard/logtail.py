@@ -1,8 +1,8 @@
 """The request log, followed: every slice is read once, and at a refresh only what has come since.
 
-Slices are cut by the log itself (csvslices.py) and stay what they are, wherever rotation moves the file; only the
-newest one grows, by at most 4 MB before it is closed, and is read again while it does. The newest rows are read first,
-so that a page has something to show while a long log is still being read.
+Slices are cut by the log itself (csvslices.py, postgres/reading.py) and stay what they are, wherever rotation moves the
+file; only the newest one grows, by at most 4 MB or 16,384 rows before it is closed, and is read again while it does.
+The newest rows are read first, so that a page has something to show while a long log is still being read.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import math
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
-from crossfade.csvslices import CsvSlice
 from crossfade.dashboard.answers import COLUMNS, Answers, Codes, Group, Ints, digests, take
 from crossfade.errors import LogUnavailable
+from crossfade.logchoice import EVERY, Choice
 from crossfade.logreader import read_log
 from crossfade.requestlog import LateLabel, LogRow, LogSlice, RequestLog
 
@@ -73,7 +72,7 @@ class LogTail:
 
     def __init__(self, log: RequestLog, model: str, most_rows: int) -> None:
         self._log = log
-        self._model = model
+        self._mine = Choice.of(model=model)
         self._most_rows = most_rows
         self._codes = Codes()
         self._known: dict[Hashable, Answers] = {}
@@ -88,7 +87,7 @@ class LogTail:
         LogUnavailable
             The log cannot be read, or is not there any more; what was known stays known.
         """
-        slices = list(self._log.slices())
+        slices = list(self._log.slices(self._mine))
         if not slices and self._known:
             raise LogUnavailable("the request log is gone: put it back, or look where REQUEST_LOG points")
         deadline, kept, rows, complete = time.monotonic() + seconds, dict[Hashable, Answers](), 0, True
@@ -97,14 +96,12 @@ class LogTail:
                 complete = False
                 break
             part = slices.pop()
-            found = self._known.get(key_of(part))
-            kept[key_of(part)] = found = self._read(part) if found is None else found
+            found = self._known.get(part.mark)
+            kept[part.mark] = found = self._read(part) if found is None else found
             rows += len(found)
         more = bool(slices) and complete
         if not complete:
-            kept |= {
-                key_of(part): self._known[key_of(part)] for part in reversed(slices) if key_of(part) in self._known
-            }
+            kept |= {part.mark: self._known[part.mark] for part in reversed(slices) if part.mark in self._known}
         new_ids, new_labels = self._labels.refresh() if complete else NOTHING_NEW
         if len(new_ids):
             kept = {key: answers.labeled(new_ids, new_labels) for key, answers in kept.items()}
@@ -116,7 +113,7 @@ class LogTail:
         return self._tail
 
     def _read(self, part: LogSlice) -> Answers:
-        answers = take(read_log(OneSlice(part), COLUMNS, model=self._model), self._codes)
+        answers = take(read_log(OneSlice(part), COLUMNS), self._codes)
         return self._labels.put(answers)
 
 
@@ -141,8 +138,8 @@ class LateLabels:
         self._codes = codes
         self._most = most
         self._ids, self._labels = NOTHING_NEW
-        self._taken: dict[Hashable, int] = {}
-        self._open: Hashable = None
+        self._taken: dict[Hashable, Hashable] = {}
+        self._newest: tuple[Hashable, Ints, Ints] = (None, *NOTHING_NEW)
 
     def put(self, answers: Answers) -> Answers:
         """Put what is known in place."""
@@ -153,27 +150,39 @@ class LateLabels:
         return answers.labeled(answers.ids[hit], self._labels[place[hit]])
 
     def refresh(self) -> tuple[Ints, Ints]:
-        """Read the labels that are new, and return them, oldest first; all of them when files were moved."""
+        """Read the labels that are new, and return them, oldest first; all of them when files were moved.
+
+        Where not the newest slice alone has grown, those after it come again: what came last is put in place last.
+        """
         slices = list(self._log.label_slices())
-        settled = [beginning_of(part) for part in slices]
-        if list(self._taken) != settled[: len(self._taken)]:  # rotated, or days of retention over: once a day
-            self._taken, self._open = {}, None
+        beginnings = [part.beginning for part in slices]
+        left = set(beginnings)
+        self._taken = {known: mark for known, mark in self._taken.items() if known in left}  # retention took the others
+        if list(self._taken) != beginnings[: len(self._taken)]:  # rotated: once a day
+            self._taken = {}
             self._ids, self._labels = NOTHING_NEW
-        fresh = []
-        for part in slices[max(0, len(self._taken) - 1) :]:
-            if key_of(part) == self._open:
-                continue
-            table, _ = part.read(("request_id", "label"))
-            new = table.slice(self._taken.get(beginning_of(part), 0))
-            self._taken[beginning_of(part)], self._open = table.num_rows, key_of(part)
-            names, number = np.unique(new["label"].to_numpy(), return_inverse=True)
-            labels = self._codes.of_texts(names.tolist())[number] if len(number) else NOTHING_NEW[1]
-            fresh.append((digests(new["request_id"].to_numpy()), labels))
+        same = [self._taken.get(part.beginning) == part.mark for part in slices]
+        fresh = [self._read(part) for part in slices[same.index(False) if False in same else len(slices) :]]
         if not sum(len(ids) for ids, _ in fresh):
             return NOTHING_NEW
         ids, labels = (np.concatenate(arrays) for arrays in zip(*fresh, strict=True))
         self._keep(ids, labels)
         return ids, labels
+
+    def _read(self, part: LogSlice) -> tuple[Ints, Ints]:
+        """Read a slice, but for what was the beginning of the newest one before."""
+        table, _ = part.read(("request_id", "label"))
+        names, number = np.unique(table["label"].to_numpy(), return_inverse=True)
+        labels = self._codes.of_texts(names.tolist())[number] if len(number) else NOTHING_NEW[1]
+        ids = digests(table["request_id"].to_numpy())
+        beginning, old_ids, old_labels = self._newest
+        self._taken[part.beginning], self._newest = part.mark, (part.beginning, ids, labels)
+        done = len(old_ids)
+        if part.beginning != beginning or not (
+            np.array_equal(ids[:done], old_ids) and np.array_equal(labels[:done], old_labels)
+        ):
+            return ids, labels
+        return ids[done:], labels[done:]
 
     def _keep(self, ids: Ints, labels: Ints) -> None:
         """Merge new labels into the sorted ones; of the same request the last one stays."""
@@ -185,7 +194,7 @@ class LateLabels:
 
 
 class OneSlice(RequestLog):
-    """Some slices of a log, as a log, to be read by the reader of logs."""
+    """Some slices of a log, as a log, to be read by the reader of logs; their rows were chosen when they were cut."""
 
     def __init__(self, *parts: LogSlice) -> None:
         self._parts = parts
@@ -198,20 +207,10 @@ class OneSlice(RequestLog):
         """Refuse: this is for reading."""
         raise NotImplementedError
 
-    def slices(self) -> Sequence[LogSlice]:
+    def slices(self, choice: Choice = EVERY) -> Sequence[LogSlice]:  # noqa: ARG002 - it was made before
         """Return them."""
         return self._parts
 
     def label_slices(self) -> Sequence[LogSlice]:
         """Return none: late labels are put in place by `LateLabels`."""
         return ()
-
-
-def key_of(part: LogSlice) -> Hashable:
-    """Name the bytes of a slice, wherever their file is moved to."""
-    return (part.head, part.start, part.stop) if isinstance(part, CsvSlice) else cast(Hashable, part)
-
-
-def beginning_of(part: LogSlice) -> Hashable:
-    """Name a slice that may still grow."""
-    return (part.head, part.start) if isinstance(part, CsvSlice) else cast(Hashable, part)

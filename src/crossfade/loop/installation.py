@@ -9,8 +9,9 @@ from crossfade.featurestore import FeatureStore
 from crossfade.loop.audit import Audit
 from crossfade.loop.promote import Aliases
 from crossfade.loop.router import HttpRouter, Router
+from crossfade.openlog import open_log
 from crossfade.registry import Registry
-from crossfade.requestlog import CsvRequestLog, RequestLog, utc_now
+from crossfade.requestlog import RequestLog, utc_now
 from crossfade.settings import Settings
 
 
@@ -36,7 +37,7 @@ class Installation:
         return cls(
             settings,
             Registry(settings.mlflow_tracking_uri, settings.reg_model_name),
-            CsvRequestLog(settings.request_log, settings.labels_log),
+            open_log(settings),
             FeatureStore(settings.feature_store),
             router=HttpRouter(settings),
         )

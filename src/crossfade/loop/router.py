@@ -7,12 +7,14 @@ from typing import Any, Protocol
 
 import requests
 
-from crossfade.errors import ServiceError
+from crossfade.errors import CrossfadeError, ServiceError
+from crossfade.postgres.address import DatabaseUrl
 from crossfade.settings import Settings
 
 _log = logging.getLogger(__name__)
 
 _SECONDS = 60
+_DATABASE_SECONDS = 10.0
 
 
 class Router(Protocol):
@@ -40,6 +42,7 @@ class HttpRouter:
     def __init__(self, settings: Settings) -> None:
         self._url = settings.router_url
         token = settings.router_admin_token
+        self._log = settings.request_log
         self._headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
 
     def split_b(self) -> float:
@@ -51,11 +54,23 @@ class HttpRouter:
         self._call("POST", "/config", {"ab_split_b": share})
 
     def reload(self) -> None:
-        """Tell every worker; they poll the registry as well."""
+        """Tell every worker, of every router on the same database; they poll the registry as well."""
         try:
             self._call("POST", "/reload")
         except ServiceError as error:
             _log.warning("the router was not told; it polls the registry itself (%s)", error)
+            self._announce()
+
+    def _announce(self) -> None:
+        """Tell the other routers, where there are some: the one that was asked would have done it."""
+        if not isinstance(self._log, DatabaseUrl):
+            return
+        from crossfade.postgres.shared import SharedState  # here: psycopg is for those who have a database
+
+        try:
+            SharedState(self._log, _DATABASE_SECONDS).announce()
+        except CrossfadeError as error:
+            _log.warning("no router was told (%s)", error)
 
     def _call(self, method: str, path: str, body: dict[str, float] | None = None) -> dict[str, Any]:
         try:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossfade.engine import Engine
+from crossfade.logchoice import Choice
 from crossfade.loop.reference import PREDICTION, PROBABILITY, ReferenceProfile
 from crossfade.requestlog import LogSlice, RequestLog
 from crossfade.schema import FeatureSchema
@@ -24,7 +25,7 @@ from crossfade.unpack import unpack
 _SLICES_PER_WORKER = 4
 """Counted before looking whether more are needed: nobody waits long for the others, and little is read for nothing."""
 
-_COLUMNS = ("ts_utc", "model", "model_version", "status", "features_json", PREDICTION, PROBABILITY)
+_COLUMNS = ("ts_utc", "model_version", "features_json", PREDICTION, PROBABILITY)
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ class WindowCounter:
     version: str
     strangers: tuple[str, ...] = ()
 
+    @property
+    def answered(self) -> Choice:
+        """The rows that the model answered."""
+        return Choice.of(self.strangers, model=self.model, status="200")
+
     def windows(self, log: RequestLog, rows: int, most: int, engine: Engine) -> list[Window]:
         """Cut the newest rows into windows, newest first; the last one holds what is left.
 
@@ -111,7 +117,7 @@ class WindowCounter:
         LogUnavailable
             The log cannot be read.
         """
-        slices, found, seen = list(log.slices()), list[Window](), 0
+        slices, found, seen = list(log.slices(self.answered)), list[Window](), 0
         while slices and seen < rows * most:
             newest_first = [slices.pop() for _ in range(min(_SLICES_PER_WORKER * engine.workers, len(slices)))]
             whole = [windows[0] for windows in engine.map(self.count, [(part, ()) for part in newest_first])]
@@ -132,7 +138,7 @@ class WindowCounter:
     def count(self, job: tuple[LogSlice, Sequence[int]]) -> list[Window]:
         """Count the rows of a slice in pieces, newest first: one more than there are cuts (in rows from the newest)."""
         part, cuts = job
-        table = self._answered(part)
+        table, _ = part.read(_COLUMNS)
         edges = [table.num_rows, *(table.num_rows - cut for cut in cuts), 0]
         return [self._window(table.slice(oldest, stop - oldest)) for stop, oldest in pairwise(edges)]
 
@@ -154,17 +160,8 @@ class WindowCounter:
 
     def sample(self, log: RequestLog, rows: int) -> pd.DataFrame:
         """Return the newest rows, shape (n <= rows, features), oldest first, for people to look at."""
-        found, slices = [self.schema.conform(pd.DataFrame())], list(log.slices())
+        found, slices = [self.schema.conform(pd.DataFrame())], list(log.slices(self.answered))
         while slices and sum(map(len, found)) < rows:
-            table = self._answered(slices.pop())
+            table, _ = slices.pop().read(("features_json",))
             found.insert(1, unpack(table["features_json"].slice(max(0, table.num_rows - rows)), self.schema).frame)
         return pd.concat(found[1:] or found, ignore_index=True).tail(rows)
-
-    def _answered(self, part: LogSlice) -> pa.Table:
-        """Read the rows of a slice that the model answered."""
-        table, _ = part.read(_COLUMNS)
-        answered = pc.and_(pc.equal(table["model"], self.model), pc.equal(table["status"], "200"))
-        if self.strangers:
-            theirs = pc.is_in(table["model_version"], pa.array(self.strangers))
-            answered = pc.and_(answered, pc.invert(theirs))
-        return table if pc.all(answered).as_py() else table.filter(answered)  # filtering copies

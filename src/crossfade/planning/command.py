@@ -89,11 +89,10 @@ def selftest(
 
 def _situation(settings: Settings) -> Situation:
     from crossfade.logreader import read_log
+    from crossfade.openlog import open_log
     from crossfade.planning.observe import OBSERVED_COLUMNS, observe
-    from crossfade.requestlog import CsvRequestLog
 
-    log = CsvRequestLog(settings.request_log, settings.labels_log)
-    return observe(read_log(log, OBSERVED_COLUMNS, model=settings.reg_model_name), settings.ab_split_b)
+    return observe(read_log(open_log(settings), OBSERVED_COLUMNS, model=settings.reg_model_name), settings.ab_split_b)
 
 
 def _traffic(situation: Situation, days: int, difference: float) -> Traffic | None:

@@ -73,6 +73,15 @@ class SplitConfig:
         _log.info("ab_split_b is now %s", share)
 
     @property
+    def stamp(self) -> tuple[int, int, int] | None:
+        """What tells the file as it is from every other that was, or will be, in its place; None: there is none."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return (found.st_ino, found.st_mtime_ns, found.st_size)
+
+    @property
     def recent_split_b(self) -> float:
         """The share in force a moment ago, for a fraction of the time."""
         now = time.monotonic()

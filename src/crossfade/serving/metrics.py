@@ -47,6 +47,12 @@ LOST = Metric(
     (),
     "Rows that were answered although they could not be logged; only with LOG_FAILURE=serve.",
 )
+WAITING = Metric(
+    "crossfade_log_waiting_bytes",
+    "gauge",
+    (),
+    "Bytes of answered rows and labels that wait on this machine's disk for a database that is away.",
+)
 RELOAD_FAILURES = Metric(
     "crossfade_reload_failures_total", "counter", (), "Looks at the registry that found something wrong."
 )
@@ -81,8 +87,8 @@ _OF_WORKERS = {metric.name: metric for metric in (REGISTRY_SEEN, MODEL, REGISTER
 """Gauges that every worker has of its own."""
 
 METRICS = (
-    REQUESTS, PREDICTIONS, SECONDS, LABELS, LOG_FAILURES, LOST, RELOAD_FAILURES, REGISTRY_SEEN, MODEL, REGISTERED,
-    WORKERS, SPLIT, BUILD,
+    REQUESTS, PREDICTIONS, SECONDS, LABELS, LOG_FAILURES, LOST, WAITING, RELOAD_FAILURES, REGISTRY_SEEN, MODEL,
+    REGISTERED, WORKERS, SPLIT, BUILD,
 )  # fmt: skip
 
 
@@ -180,7 +186,7 @@ class Metrics:
         living = (numbers for alive, numbers in self._tally.read() if alive)
         return sorted((_worker(numbers) for numbers in living), key=lambda worker: worker.worker)
 
-    def text(self, split_b: float) -> str:
+    def text(self, split_b: float, waiting_bytes: int = 0) -> str:
         """Tell everything in Prometheus' text format."""
         tallies = list(self._tally.read())
         living = sum(alive for alive, _ in tallies)
@@ -193,7 +199,8 @@ class Metrics:
         served_once = [series for series in found if series[0] in _OF_WORKERS and len(series) > 1 and not found[series]]
         for series in served_once:
             del found[series]
-        found |= {(SPLIT.name,): split_b, (WORKERS.name,): float(living), (BUILD.name, __version__): 1.0}
+        now = {SPLIT.name: split_b, WAITING.name: float(waiting_bytes), WORKERS.name: float(living)}
+        found |= {(name,): number for name, number in now.items()} | {(BUILD.name, __version__): 1.0}
         return "".join(family_text(metric, found) for metric in METRICS)
 
     def _slots_of(self, arm: Arm) -> _Slots:

@@ -60,11 +60,14 @@ class Reloader:
         self._poll_seconds = poll_seconds
         self._refreshing = threading.Lock()
         self._stopped = threading.Event()
+        self._wanted = threading.Event()
         self._current: Deployment | None = None
         self._unusable: dict[tuple[str, str], str] = {}
         self._remembered: dict[str, Version | None] = {}
         self.last_look = Look(0.0, None)
         self.on_look: Callable[[Reloader], None] = lambda _reloader: None
+        self.tell_other_machines: Callable[[], None] = lambda: None
+        """What makes routers elsewhere look; replicas.py sets it."""
 
     @property
     def current(self) -> Deployment:
@@ -115,6 +118,10 @@ class Reloader:
                 "%s cannot be touched (%s): other workers follow within their polling interval", self._signal, error
             )
 
+    def look_soon(self) -> None:
+        """Have the background thread look within a fraction of a second."""
+        self._wanted.set()
+
     def start(self) -> None:
         """Follow the registry from a background thread until `stop`."""
         threading.Thread(target=self._follow, name="crossfade-reload", daemon=True).start()
@@ -127,8 +134,10 @@ class Reloader:
         seen, due = self._signal_time(), 0.0
         while not self._stopped.wait(min(_SIGNAL_SECONDS, self._poll_seconds)):
             signalled = self._signal_time()
-            if signalled != seen or time.monotonic() >= due:
-                told, seen, due = signalled != seen, signalled, time.monotonic() + self._poll_seconds
+            told = signalled != seen or self._wanted.is_set()
+            if told or time.monotonic() >= due:
+                self._wanted.clear()
+                seen, due = signalled, time.monotonic() + self._poll_seconds
                 self.refresh(try_again=told)
 
     def _signal_time(self) -> int:

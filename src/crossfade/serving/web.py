@@ -75,10 +75,11 @@ def change_config() -> Response:
 @api.post("/reload")
 @guarded("admin_token")
 def reload() -> Response:
-    """Look at the registry now, here and in every other worker."""
+    """Look at the registry now, here and in every other worker and replica."""
     reloader = router().reloader
     reloader.refresh(try_again=True)
     reloader.tell_other_workers()
+    reloader.tell_other_machines()
     return health()
 
 
@@ -136,7 +137,9 @@ def version() -> Response:
 @api.get("/metrics")
 def metrics() -> Response:
     """Tell Prometheus what all workers have counted."""
-    return Response(router().metrics.text(router().config.split_b), content_type=CONTENT_TYPE)
+    return Response(
+        router().metrics.text(router().config.split_b, router().log.waiting_bytes), content_type=CONTENT_TYPE
+    )
 
 
 @api.get("/monitor/basic")
