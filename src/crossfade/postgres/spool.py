@@ -126,11 +126,6 @@ def taken_over(folder: Path) -> Iterator[list[Path]]:
     """Hold the spools of processes that ended, and yield their segments, oldest first.
 
     A spool whose segments are all removed meanwhile is removed as well.
-
-    Raises
-    ------
-    OSError
-        The folder cannot be read.
     """
     held: dict[Path, int] = {}
     try:
@@ -184,7 +179,7 @@ def set_aside(folder: Path, table: Table, line: bytes, said: str) -> Path:
 def _homes(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if _is_uuid(path.name))
-    except FileNotFoundError:
+    except OSError:  # it was never made, or nobody can get at it: who tries to keep a line there is told
         return []
 
 
