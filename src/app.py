@@ -16,7 +16,7 @@ from crossfade.errors import CrossfadeError
 from crossfade.forgivinglog import ForgivingLog
 from crossfade.logformat import log_to_stdout
 from crossfade.modelcache import ModelCache
-from crossfade.openlog import keeper_of, open_log
+from crossfade.openlog import keeper_of, open_log, open_newest
 from crossfade.postgres.address import DatabaseUrl
 from crossfade.requestlog import RequestLog
 from crossfade.serving import web
@@ -89,10 +89,7 @@ def create_app(
     ingestor = Ingestor(reloader, open_store, settings.reg_model_name, settings.router_max_batch_rows)
     tokens = settings.router_api_token, settings.router_admin_token
     reloader.on_look = metrics.looked
-    rows = settings.request_log
-    if isinstance(rows, DatabaseUrl):  # TEMPORARY, until reading is merged
-        rows = settings.router_config.with_name("requests.csv")
-    monitor = Monitor(rows, rows.with_name("labels.csv"))
+    monitor = Monitor(open_newest(settings))
     web.install(app, Router(predictor, reloader, config, log, ingestor, *tokens, metrics, monitor))
     _say_what_is_open(settings)
     reloader.refresh()

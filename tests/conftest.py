@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import mlflow
@@ -20,6 +21,8 @@ from sklearn.linear_model import LogisticRegression
 from crossfade.compiled.compiler import compile_model
 from crossfade.data import load_dataset
 from crossfade.model import SklearnModel
+from crossfade.postgres.address import DatabaseUrl
+from crossfade.postgres.private import PrivateServer, programs
 from crossfade.registry import Registry, connect
 from crossfade.settings import Settings, load_settings
 from crossfade.stack import processes
@@ -157,6 +160,34 @@ def register_served(mlflow_server: Settings) -> Iterator[Callable[..., Version]]
 
     yield make
     connect(before)
+
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[PrivateServer]:
+    """A server that no test kills or stops: it is shared."""
+    if programs() is None:
+        pytest.skip("needs the package postgresql (apt-get install -y postgresql)")
+    with PrivateServer() as running:
+        yield running
+
+
+@pytest.fixture
+def database(server: PrivateServer) -> Iterator[DatabaseUrl]:
+    """An empty database for one test."""
+    name = f"test_{next(_numbers)}"
+    yield server.create(name)
+    server.drop(name)
+
+
+@pytest.fixture(scope="module")
+def module_database(server: PrivateServer) -> Iterator[DatabaseUrl]:
+    """An empty database for the tests of a module."""
+    name = f"module_{next(_numbers)}"
+    yield server.create(name)
+    server.drop(name)
 
 
 @pytest.fixture

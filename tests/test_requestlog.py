@@ -6,7 +6,7 @@ import csv
 import json
 import multiprocessing
 import pickle
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ import pytest
 
 from crossfade import appendonly, csvslices
 from crossfade.errors import LogUnavailable
+from crossfade.logchoice import Choice
 from crossfade.logreader import read_log
 from crossfade.memorylog import MemoryRequestLog
+from crossfade.postgres.link import opened
+from crossfade.postgres.log import PostgresRequestLog
 from crossfade.requestlog import COLUMNS, CsvRequestLog, LateLabel, LogRow, RequestLog, utc_now
 
 NOW = "2026-01-02T03:04:05.000006+00:00"
@@ -62,13 +65,18 @@ def looks_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(appendonly, "_LOOK_SECONDS", 0.0)
 
 
-LogFactory = Callable[[Path], RequestLog]
-
-
-@pytest.fixture(params=[csv_log, lambda folder: MemoryRequestLog()], ids=["csv", "memory"])
-def log(request: pytest.FixtureRequest, tmp_path: Path) -> RequestLog:
-    """Either log, empty."""
-    return request.param(tmp_path)  # type: ignore[no-any-return]
+@pytest.fixture(params=["csv", "memory", "postgres"])
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RequestLog]:
+    """Each log, empty."""
+    if request.param != "postgres":
+        yield csv_log(tmp_path) if request.param == "csv" else MemoryRequestLog()
+        return
+    url = request.getfixturevalue("module_database")
+    with opened(url) as link:
+        link.execute("truncate crossfade_rows, crossfade_labels restart identity")
+    log = PostgresRequestLog(url, tmp_path / "spool")
+    yield log
+    log.stop()
 
 
 class TestContract:
@@ -144,6 +152,16 @@ class TestContract:
         assert rows.columns.tolist() == ["ts_utc", "request_id", "label", "prediction", "status"]
         assert rows[["request_id", "label"]].astype(object).fillna("").to_numpy().tolist() == [["r2", "1"], ["r3", ""]]
         assert read_log(log, model="m", experiment_id="e").rows["request_id"].tolist() == ["r3"]
+
+    def test_slices_hold_what_was_chosen(self, log: RequestLog) -> None:
+        """A slice gives the chosen rows only, in the asked order of columns, wherever it is read."""
+        log.append([a_row("r1", model="other"), a_row("r2", status=500), a_row("r3", model_version="2"), a_row("r4")])
+        choice = Choice.of(strangers=("2",), model="m", status="200")
+        read = [pickle.loads(pickle.dumps(part)).read(("status", "request_id")) for part in log.slices(choice)]
+        assert [table.to_pylist() for table, _ in read] == [[{"status": "200", "request_id": "r4"}]]
+        assert sum(set_aside for _, set_aside in read) == 0
+        nobody = [part.read(("request_id",))[0].num_rows for part in log.slices(Choice.of(experiment_id="m-v8-v9"))]
+        assert sum(nobody) == 0
 
     def test_labelled_rows_are_chosen(self, log: RequestLog) -> None:
         """Rows with a label, whenever it came, are read without the others, as `labeled` finds them among all."""

@@ -205,9 +205,10 @@ def history(
     as_json: Annotated[bool, typer.Option("--json", help="everything that was written, counts included")] = False,
 ) -> None:
     """Show what was decided and why: every look at an experiment, and every move of an alias, newest last."""
-    from crossfade.loop.audit import Audit, headline, without_ended
+    from crossfade.loop.audit import headline, without_ended
+    from crossfade.loop.openaudit import open_audit
 
-    audit = Audit.under(load_settings().report_dir)
+    audit = open_audit(load_settings())
     trail = audit.read()
     if as_json:
         print(json.dumps(trail.events[-last:], indent=2))
@@ -221,7 +222,7 @@ def history(
             grid.add_row(said.when, said.what, said.decision, said.experiment, escape(said.reason), said.run_id[:8])
         console.print(grid)
     if trail.set_aside:
-        print(f"{trail.set_aside} lines of {audit.path} are torn or broken: set aside", file=sys.stderr)
+        print(f"{trail.set_aside} lines of {audit.place} are torn or broken: set aside", file=sys.stderr)
 
 
 @cli.command()

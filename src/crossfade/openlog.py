@@ -1,10 +1,11 @@
-"""The request log that the settings name, two files or a PostgreSQL database, and who looks after its older rows."""
+"""The request log that the settings name, two files or a PostgreSQL database, its end, and who looks after the rest."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from crossfade.errors import SettingsError
+from crossfade.newestrows import Newest, NewestInFiles
 from crossfade.postgres.address import DatabaseUrl
 from crossfade.requestlog import CsvRequestLog, RequestLog
 from crossfade.settings import Settings
@@ -30,6 +31,16 @@ def open_log(settings: Settings) -> RequestLog:
             raise SettingsError(f"REQUEST_LOG is a database, but {error}: pip install 'crossfade[postgres]'") from error
         return PostgresRequestLog(where, settings.log_spool, settings.log_fsync, settings.log_timeout_seconds)
     return CsvRequestLog(where, settings.labels_log, settings.log_fsync, settings.log_timeout_seconds)
+
+
+def open_newest(settings: Settings) -> Newest:
+    """Return the end of the request log; nothing is opened before it is used."""
+    where = settings.request_log
+    if isinstance(where, DatabaseUrl):
+        from crossfade.postgres.newest import NewestInDatabase
+
+        return NewestInDatabase(where)
+    return NewestInFiles(where, settings.labels_log)
 
 
 def keeper_of(log: RequestLog, settings: Settings) -> LogKeeper | DatabaseKeeper | None:

@@ -18,7 +18,7 @@ from crossfade.dashboard.neighbours import Learnt
 from crossfade.dashboard.reportfiles import Decisions, DriftFiles, ReportFiles
 from crossfade.dashboard.traffic import traffic_of
 from crossfade.logreader import read_log
-from crossfade.loop.audit import LOOK, Audit
+from crossfade.loop.audit import LOOK, FileAudit
 from crossfade.loop.evaluate import EvaluationRule, Experiment, evaluate
 from crossfade.loop.pairing import Pairs
 from crossfade.loop.reference import ReferenceProfile
@@ -274,7 +274,7 @@ def test_while_mlflow_is_silent_the_decision_stands_for_the_verdict():
 
 def test_reports_are_read_and_read_again_when_they_change(settings):
     """What is missing is nothing; what was written is found."""
-    paths, audit = ReportPaths.of(settings), Audit.under(settings.report_dir)
+    paths, audit = ReportPaths.of(settings), FileAudit.under(settings.report_dir)
     files = ReportFiles(paths, audit, MODEL)
     assert files.drift() == DriftFiles()
     assert files.decisions() == Decisions()
@@ -300,6 +300,6 @@ def test_a_broken_report_says_which_one_it_is(settings):
     paths = ReportPaths.of(settings)
     paths.drift.mkdir(parents=True)
     (paths.drift / "drift_status.json").write_text("{")
-    files = ReportFiles(paths, Audit.under(settings.report_dir), MODEL)
+    files = ReportFiles(paths, FileAudit.under(settings.report_dir), MODEL)
     with pytest.raises(ValueError, match=r"drift_status\.json cannot be read: .* Move it away"):
         files.drift()

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from typer.testing import CliRunner
 from crossfade.cli import cli
 from crossfade.errors import LogUnavailable
 from crossfade.logreader import read_log
-from crossfade.loop.audit import LOOK, Audit, headline, without_ended
+from crossfade.loop.audit import LOOK, Audit, FileAudit, headline, without_ended
+from crossfade.loop.auditdatabase import DatabaseAudit
 from crossfade.loop.evaluate import EvaluationRule, Experiment, evaluate
 from crossfade.memorylog import MemoryRequestLog
+from crossfade.postgres.address import DatabaseUrl
+from crossfade.postgres.link import opened
 from crossfade.requestlog import LogRow
 from crossfade.settings import Settings
 
@@ -28,9 +32,15 @@ NOW = "2026-01-02T03:04:05.000006+00:00"
 
 
 @pytest.fixture
-def audit(tmp_path: Path) -> Audit:
-    """An audit that was never written to, at a time that stands still."""
-    return Audit(tmp_path / "audit" / "decisions.jsonl", lambda: NOW)
+def file(tmp_path: Path) -> FileAudit:
+    """An audit's file that was never written to, at a time that stands still."""
+    return FileAudit(tmp_path / "audit" / "decisions.jsonl", lambda: NOW)
+
+
+@pytest.fixture(params=["file", "database"])
+def audit(request: pytest.FixtureRequest, file: FileAudit) -> Audit:
+    """Each audit, never written to."""
+    return file if request.param == "file" else DatabaseAudit(request.getfixturevalue("database"), lambda: NOW)
 
 
 def test_events_are_read_as_they_were_written(audit: Audit) -> None:
@@ -44,43 +54,124 @@ def test_events_are_read_as_they_were_written(audit: Audit) -> None:
 
 
 def test_an_audit_that_was_never_written_is_empty(audit: Audit) -> None:
-    """Reading makes no file."""
+    """There is nothing to read, and no mark of it."""
     assert audit.read().events == ()
-    assert not audit.path.parent.exists()
+    assert audit.mark() is None
 
 
-def test_a_torn_last_line_spoils_itself_only(audit: Audit) -> None:
+def test_reading_makes_no_file(file: FileAudit) -> None:
+    """An audit of files begins with its first event."""
+    assert file.read().events == ()
+    assert not file.path.parent.exists()
+
+
+def test_an_event_comes_back_to_the_last_digit(audit: Audit) -> None:
+    """Small and large numbers, the order of keys and any text stay what they were."""
+    event = {
+        "event": "look",
+        "z": 1e-300,
+        "a": [0.1 + 0.2, -0.0, 1e22, None, True],
+        "text": "a\x00b \u2028",
+        "n": 2**70,
+    }
+    audit.append(event)
+    (found,) = audit.read().events
+    assert json.dumps(found) == json.dumps({"ts_utc": NOW, **event})
+
+
+def test_a_mark_changes_with_each_event(audit: Audit) -> None:
+    """Who follows the audit sees by its mark that it has grown."""
+    marks = [audit.mark()]
+    for _ in range(2):
+        audit.append({"event": "look"})
+        marks.append(audit.mark())
+    assert len(set(marks)) == 3
+    assert audit.mark() == marks[-1]
+
+
+def test_an_event_that_cannot_be_stored_is_told(tmp_path: Path) -> None:
+    """Without the audit nothing is moved, and the reason names no password."""
+    (tmp_path / "audit").write_text("a file where the folder should be")
+    nowhere = DatabaseAudit(DatabaseUrl("postgresql://me:se-cr-et@127.0.0.1:9/log"))
+    for audit in (FileAudit(tmp_path / "audit" / "decisions.jsonl"), nowhere):
+        with pytest.raises(LogUnavailable, match=r"cannot be (written|used).*") as caught:
+            audit.append({"event": "look"})
+        assert "se-cr-et" not in str(caught.value)
+
+
+def test_one_at_a_time_has_its_turn(audit: Audit) -> None:
+    """Who asks for a turn while another has it waits; what the first one appends comes first."""
+    begun = threading.Event()
+
+    def other() -> None:
+        begun.set()
+        second = FileAudit(audit.path) if isinstance(audit, FileAudit) else DatabaseAudit(audit._url)  # type: ignore[attr-defined]
+        with second.turn():
+            second.append({"event": "look", "who": "second"})
+
+    thread = threading.Thread(target=other)
+    with audit.turn():
+        thread.start()
+        assert begun.wait(60)
+        thread.join(0.3)  # enough for one that does not wait
+        audit.append({"event": "look", "who": "first"})
+        assert [event["who"] for event in audit.read().events] == ["first"]
+    thread.join(60)
+    assert [event["who"] for event in audit.read().events] == ["first", "second"]
+
+
+def test_a_turn_whose_connection_is_lost_tells_nothing_more(database: DatabaseUrl) -> None:
+    """Somebody else may move by then: the event that would allow a move is refused, and the next turn is free."""
+    audit = DatabaseAudit(database)
+    others = "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()"
+    with opened(database) as administrator, audit.turn():
+        administrator.execute(f"{others} and pid <> pg_backend_pid()")
+        with pytest.raises(LogUnavailable, match="Nothing is moved"):
+            audit.append({"event": "move"})
+    with audit.turn():
+        audit.append({"event": "look"})
+    assert [event["event"] for event in audit.read().events] == ["look"]
+
+
+def test_a_torn_last_line_spoils_itself_only(file: FileAudit) -> None:
     """What follows a line torn by a crash starts on a line of its own; the torn one is counted."""
-    audit.append({"event": "look", "verdict": "keep"})
-    whole = audit.path.read_bytes()
+    file.append({"event": "look", "verdict": "keep"})
+    whole = file.path.read_bytes()
     for cut in range(1, len(whole)):
-        audit.path.write_bytes(whole + whole[:cut])
-        audit.append({"event": "look", "verdict": "promote"})
-        trail = audit.read()
+        file.path.write_bytes(whole + whole[:cut])
+        file.append({"event": "look", "verdict": "promote"})
+        trail = file.read()
         assert [event["verdict"] for event in trail.events if event["verdict"] == "promote"] == ["promote"]
         assert len(trail.events) + trail.set_aside == 3
         assert trail.set_aside == (cut < len(whole) - 1)  # only its line break was missing
 
 
 @pytest.mark.parametrize("line", [b"[]", b'{"event": 3}', b"\xff\xfe", b"{", b'{"event": "look"}'])
-def test_a_broken_line_is_set_aside(audit: Audit, line: bytes) -> None:
+def test_a_broken_line_is_set_aside(file: FileAudit, line: bytes) -> None:
     """A line that is no event is counted, and hides none of its neighbours."""
-    audit.append({"event": "look"})
-    with audit.path.open("ab") as file:
-        file.write(line + b"\n")
-    audit.append({"event": "look"})
-    assert (len(audit.read().events), audit.read().set_aside) == (2, 1)
+    file.append({"event": "look"})
+    with file.path.open("ab") as lines:
+        lines.write(line + b"\n")
+    file.append({"event": "look"})
+    assert (len(file.read().events), file.read().set_aside) == (2, 1)
 
 
 def test_many_processes_append_whole_lines(audit: Audit) -> None:
     """Lines of tens of kilobytes from several processes at once neither mix nor get lost."""
+    if isinstance(audit, FileAudit):
+        how, events = f"FileAudit(Path({str(audit.path)!r}))", 40
+    else:
+        events = 10  # each by a connection of its own
+        how = f"DatabaseAudit(DatabaseUrl({audit._url.dsn!r}))"  # type: ignore[attr-defined]
     code = f"""
 import sys
 from pathlib import Path
-from crossfade.loop.audit import Audit
-audit = Audit(Path({str(audit.path)!r}))
+from crossfade.loop.audit import FileAudit
+from crossfade.loop.auditdatabase import DatabaseAudit
+from crossfade.postgres.address import DatabaseUrl
+audit = {how}
 sys.stdin.readline()
-for i in range(40):
+for i in range({events}):
     audit.append({{"event": "look", "who": sys.argv[1], "i": i, "long": sys.argv[1] * (1000 * i)}})
 """
     writers = [
@@ -96,14 +187,14 @@ for i in range(40):
     assert trail.set_aside == 0
     for n in "0123":
         mine = [event for event in trail.events if event["who"] == n]
-        assert [(event["i"], len(event["long"])) for event in mine] == [(i, 1000 * i) for i in range(40)]
+        assert [(event["i"], len(event["long"])) for event in mine] == [(i, 1000 * i) for i in range(events)]
         assert all(set(event["long"]) <= {n} for event in mine)
 
 
 def test_an_audit_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     """A file where the folder should be is an error that names it."""
     (tmp_path / "audit").write_text("")
-    audit = Audit(tmp_path / "audit" / "decisions.jsonl")
+    audit = FileAudit(tmp_path / "audit" / "decisions.jsonl")
     with pytest.raises(LogUnavailable, match="nothing is moved without it"):
         audit.append({"event": "look"})
     with pytest.raises(LogUnavailable, match="cannot be used"), audit.turn():
@@ -146,7 +237,7 @@ def _look(audit: Audit, *parts: list[LogRow]) -> Any:
         log.append(rows)
     found = evaluate(read_log(log), Experiment("m-v1-v2", "1", "2"), EvaluationRule())
     audit.append({"event": LOOK, **found.to_dict(), "run_id": "run-7", "trigger": "test"})
-    return json.loads(audit.path.read_text().splitlines()[-1])
+    return audit.read().events[-1]
 
 
 def test_the_p_value_can_be_computed_again(audit: Audit) -> None:
@@ -211,7 +302,7 @@ def test_history_says_that_nothing_was_decided(settings: Settings) -> None:
 
 def test_history_shows_what_when_and_why(settings: Settings) -> None:
     """Looks and moves, newest last, with their first reason; brackets in it are no markup."""
-    audit = Audit.under(settings.report_dir, lambda: NOW)
+    audit = FileAudit.under(settings.report_dir, lambda: NOW)
     look = {"event": LOOK, "verdict": "keep", "reasons": ["too few [rows]", "else"], "experiment_id": "m-v1-v2"}
     audit.append({**look, "run_id": "fedcba9876543210"})
     audit.append(_event("move"))
@@ -226,7 +317,7 @@ def test_history_shows_what_when_and_why(settings: Settings) -> None:
 
 def test_history_counts_what_it_could_not_read(settings: Settings) -> None:
     """A torn line is told of, and does not hide the others."""
-    audit = Audit.under(settings.report_dir, lambda: NOW)
+    audit = FileAudit.under(settings.report_dir, lambda: NOW)
     audit.append(_event("moved"))
     with audit.path.open("ab") as file:
         file.write(b'{"event')

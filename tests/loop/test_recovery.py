@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from crossfade.errors import AliasMoved, LogUnavailable, NoModel
 from crossfade.logreader import read_log
-from crossfade.loop.audit import BY_OTHERS, LOOK, Audit
+from crossfade.loop.audit import BY_OTHERS, LOOK, Audit, FileAudit
 from crossfade.loop.evaluate import Evaluation, EvaluationRule, Experiment, Verdict, evaluate
 from crossfade.loop.moves import Aliases, number_at
 from crossfade.loop.promote import apply, bootstrap, explain, finish, roll_back, stage
@@ -63,7 +63,7 @@ class MortalClient:
         return write
 
 
-class MortalAudit(Audit):
+class MortalAudit(FileAudit):
     """An audit whose writer is killed when its life is over."""
 
     def __init__(self, path: Path, life: Life) -> None:
@@ -84,7 +84,7 @@ class World:
         self.client = MlflowClient(self.uri, self.uri)
         self.client.create_registered_model(self.name)
         self.registry = Registry(self.uri, self.name)
-        self.audit = Audit(settings.report_dir / self.name / "decisions.jsonl")
+        self.audit = FileAudit(settings.report_dir / self.name / "decisions.jsonl")
 
     def make(self, status: str = "candidate") -> str:
         return str(self.client.create_model_version(self.name, "file:///nowhere", tags={STATUS: status}).version)
@@ -355,7 +355,7 @@ def test_nothing_moves_that_the_audit_cannot_tell(settings: Settings, monkeypatc
     def full(*_: object) -> None:
         raise LogUnavailable("the disk is full")
 
-    monkeypatch.setattr(Audit, "append", full)
+    monkeypatch.setattr(FileAudit, "append", full)
     with pytest.raises(LogUnavailable):
         apply(world.registry, ALIASES, world.verdict("promote", "2", "3"), "run-7", world.audit)
     assert world.aliases == ("2", "3", None)
@@ -372,7 +372,7 @@ def test_two_evaluations_at_once(settings: Settings, other: Verdict) -> None:
             verdict, registry = world.verdict(verdicts[name], "2", "3"), Registry(world.uri, world.name)
             start.wait()
             try:
-                results[name] = apply(registry, ALIASES, verdict, name, Audit(world.audit.path))
+                results[name] = apply(registry, ALIASES, verdict, name, FileAudit(world.audit.path))
             except AliasMoved as error:
                 results[name] = error
 

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from app import create_app
 from crossfade.errors import InvalidInput, LogUnavailable
+from crossfade.newestrows import NewestInFiles
 from crossfade.registry import Registry
 from crossfade.requestlog import CsvRequestLog, LateLabel, LogRow
 from crossfade.serving.monitor import Monitor
@@ -29,7 +30,7 @@ def log(tmp_path: Path) -> CsvRequestLog:
 
 @pytest.fixture
 def monitor(tmp_path: Path) -> Monitor:
-    return Monitor(tmp_path / "requests.csv", tmp_path / "labels.csv")
+    return Monitor(NewestInFiles(tmp_path / "requests.csv", tmp_path / "labels.csv"))
 
 
 def _features(size: Any = 1.0, colour: Any = '"red"', new: Any = "true") -> str:

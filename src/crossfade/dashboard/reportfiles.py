@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ class ReportFiles:
         self._audit = audit
         self._model = model
         self._arranged: tuple[tuple[object, object, object], Decisions] = ((None, None, None), Decisions())
+        self._seen: tuple[Hashable, Trail] = (None, _NO_TRAIL)
         self._known: dict[Path, tuple[tuple[int, int, int] | None, Any]] = {}
 
     def drift(self) -> DriftFiles:
@@ -86,11 +87,17 @@ class ReportFiles:
 
     def decisions(self) -> Decisions:
         """Read what was decided. Raises LogUnavailable, OSError or ValueError: a file cannot be read."""
-        trail: Trail = self._read(self._audit.path, lambda _: self._audit.read(), _NO_TRAIL)
-        read = (trail, self._read(self._paths.runs, _runs, ()), self._read(self._paths.plan, _json, None))
+        read = (self._trail(), self._read(self._paths.runs, _runs, ()), self._read(self._paths.plan, _json, None))
         if not all(new is old for new, old in zip(read, self._arranged[0], strict=True)):
             self._arranged = (read, self._arrange(*read))
         return self._arranged[1]
+
+    def _trail(self) -> Trail:
+        """Read the audit unless nothing was added."""
+        mark = self._audit.mark()
+        if mark != self._seen[0]:
+            self._seen = mark, self._audit.read() if mark is not None else _NO_TRAIL
+        return self._seen[1]
 
     def _arrange(self, trail: Trail, runs: tuple[Row, ...], plan: Row | None) -> Decisions:
         mine = [event for event in without_ended(trail.events) if event.get("model", self._model) == self._model]

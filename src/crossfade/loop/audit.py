@@ -1,10 +1,10 @@
-"""The audit: every look at an experiment and every move of an alias, in one file that only grows.
+"""The audit: every look at an experiment and every move of an alias, in one file (or table) that only grows.
 
-An event is one line of JSON with `ts_utc` and `event`. A `look` is a whole evaluation report: verdict, reasons, and the
-counts from which its p-values can be computed again. A `move` is written before an alias moves, and `moved` (or
-`refused`) after it: a run that was killed shows what it had begun, and the next one writes how that ended (`finished`,
-`not moved`, and `tagged` for each version whose tags it set). `seen` and `moved by somebody else` are moves that no run
-of ours made. `split` tells that B's share of the users was changed by the ramp.
+An event is a JSON object with `ts_utc` and `event`, a line of the file. A `look` is a whole evaluation report: verdict,
+reasons, and the counts from which its p-values can be computed again. A `move` is written before an alias moves, and
+`moved` (or `refused`) after it: a run that was killed shows what it had begun, and the next one writes how that ended
+(`finished`, `not moved`, and `tagged` for each version whose tags it set). `seen` and `moved by somebody else` are moves
+that no run of ours made. `split` tells that B's share of the users was changed by the ramp.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,56 @@ class Whereabouts:
         return Whereabouts(event if event["event"] in _ARRIVED else self.last)
 
 
-class Audit:
-    """One file of events; any number of processes and threads may append.
+class Audit(ABC):
+    """A store of events; any number of processes and threads may append.
+
+    Parameters
+    ----------
+    clock : callable
+        Says what time it is, as the request log does.
+    """
+
+    def __init__(self, clock: Callable[[], str] = utc_now) -> None:
+        self._clock = clock
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where the events are, for people."""
+
+    @abstractmethod
+    def append(self, event: Event) -> None:
+        """Add an event, `ts_utc` filled in where it has none; it is on the disk when this returns.
+
+        Raises
+        ------
+        LogUnavailable
+            It cannot be stored: nothing may be moved.
+        """
+
+    @abstractmethod
+    def read(self) -> Trail:
+        """Return all events, torn and broken ones set aside. Raises LogUnavailable."""
+
+    @abstractmethod
+    def mark(self) -> Hashable:
+        """Return what differs when there are other events, None while there is none. Raises LogUnavailable."""
+
+    @abstractmethod
+    def turn(self) -> AbstractContextManager[None]:
+        """Let one process or thread at a time move aliases; the lock of one that dies is free at once.
+
+        MLflow has no compare-and-set: without this, two runs might both see an alias in place before either moves it.
+        """
+
+    def _stamped(self, event: Event) -> tuple[str, str]:
+        """Return when an event happened, and all of it as JSON."""
+        stamped = {"ts_utc": self._clock(), **event}
+        return str(stamped["ts_utc"]), json.dumps(stamped, allow_nan=False)
+
+
+class FileAudit(Audit):
+    """One file of events.
 
     Parameters
     ----------
@@ -88,23 +137,22 @@ class Audit:
     """
 
     def __init__(self, path: Path, clock: Callable[[], str] = utc_now) -> None:
+        super().__init__(clock)
         self.path = path
-        self._clock = clock
 
     @classmethod
-    def under(cls, report_dir: Path, clock: Callable[[], str] = utc_now) -> Audit:
+    def under(cls, report_dir: Path, clock: Callable[[], str] = utc_now) -> FileAudit:
         """Take the file's place among the reports."""
         return cls(report_dir / "audit" / "decisions.jsonl", clock)
 
-    def append(self, event: Event) -> None:
-        """Add an event, `ts_utc` filled in where it has none; it is on the disk when this returns.
+    @property
+    def place(self) -> str:
+        """The file."""
+        return str(self.path)
 
-        Raises
-        ------
-        LogUnavailable
-            The file cannot be written: nothing may be moved.
-        """
-        line = json.dumps({"ts_utc": self._clock(), **event}, allow_nan=False).encode() + b"\n"
+    def append(self, event: Event) -> None:
+        """Add a line, on the disk when this returns."""
+        line = self._stamped(event)[1].encode() + b"\n"
         try:
             self._make_folder()
             descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -127,29 +175,28 @@ class Audit:
             raise LogUnavailable(f"{self.path} took {written} of {len(line)} bytes: the disk is full. Free space.")
 
     def read(self) -> Trail:
-        """Return all events, torn and broken lines set aside.
-
-        Raises
-        ------
-        LogUnavailable
-            The file cannot be read.
-        """
+        """Return all events, torn and broken lines set aside."""
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
             return Trail(())
         except OSError as error:
             raise LogUnavailable(f"{self.path} cannot be read: {error.strerror}. Fix its rights.") from error
-        found = [_parsed(line) for line in data.split(b"\n") if line]
+        found = [parsed(line) for line in data.split(b"\n") if line]
         events = tuple(event for event in found if event is not None)
         return Trail(events, len(found) - len(events))
 
+    def mark(self) -> Hashable:
+        """Return which file it is, how long, and when it was written to."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Let one process or thread at a time move aliases; the lock of one that dies is free at once.
-
-        MLflow has no compare-and-set: without this, two runs might both see an alias in place before either moves it.
-        """
+        """Lock the folder."""
         try:
             self._make_folder()
             handle = os.open(self.path.parent, os.O_RDONLY)
@@ -224,7 +271,8 @@ def headline(event: Event) -> Headline:
     return Headline(when, str(event["event"]), decision, experiment, str(reasons[0]), run_id)
 
 
-def _parsed(line: bytes) -> Event | None:
+def parsed(line: bytes) -> Event | None:
+    """Read an event; None where it is none."""
     try:
         event = json.loads(line)
     except ValueError:

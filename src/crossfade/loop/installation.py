@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from crossfade.featurestore import FeatureStore
 from crossfade.loop.audit import Audit
+from crossfade.loop.openaudit import open_audit
 from crossfade.loop.promote import Aliases
 from crossfade.loop.router import HttpRouter, Router
 from crossfade.openlog import open_log
@@ -45,7 +46,7 @@ class Installation:
     @property
     def audit(self) -> Audit:
         """What was decided and moved."""
-        return Audit.under(self.settings.report_dir, self.clock)
+        return open_audit(self.settings, self.clock)
 
     @property
     def aliases(self) -> Aliases:

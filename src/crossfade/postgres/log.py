@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from crossfade.appendonly import Fsync
 from crossfade.errors import LogUnavailable
+from crossfade.logchoice import EVERY, Choice
 from crossfade.postgres.address import DatabaseUrl
 from crossfade.postgres.groupwriter import GroupWriter
 from crossfade.postgres.lines import LABELS, ROWS, Table, csv_lines, numbered
@@ -20,6 +22,7 @@ from crossfade.requestlog import LateLabel, LogRow, LogSlice, RequestLog
 
 if TYPE_CHECKING:
     from crossfade.logbatch import LogBatch
+    from crossfade.postgres.reading import PostgresReader
 
 
 class PostgresRequestLog(RequestLog):
@@ -99,17 +102,23 @@ class PostgresRequestLog(RequestLog):
         """Store late labels."""
         self._write(LABELS, csv_lines(labels), len(labels))
 
-    def slices(self) -> Sequence[LogSlice]:
-        """Return the rows, by ranges of their ids, oldest first."""
-        from crossfade.postgres.reading import slices  # a router only writes: it does without Arrow
+    @cached_property
+    def _reader(self) -> PostgresReader:
+        from crossfade.postgres.reading import PostgresReader  # a router only writes: it does without
 
-        return slices(self.url)
+        return PostgresReader(self.url)
+
+    def slices(self, choice: Choice = EVERY) -> Sequence[LogSlice]:
+        """Return the chosen rows, by ranges of their ids, oldest first."""
+        return self._reader.slices(choice)
 
     def label_slices(self) -> Sequence[LogSlice]:
         """Return the late labels, by ranges of their ids, oldest first."""
-        from crossfade.postgres.reading import label_slices
+        return self._reader.label_slices()
 
-        return label_slices(self.url)
+    def joined_slices(self, choice: Choice, labeled: bool) -> Sequence[LogSlice] | None:
+        """Return chosen rows with late labels in place, where there are fewer such rows than late labels."""
+        return self._reader.joined_slices(choice, labeled)
 
     def _write(self, table: Table, lines: str, count: int) -> None:
         if not count:

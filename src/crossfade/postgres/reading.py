@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from crossfade.logchoice import EVERY, Choice
 from crossfade.postgres.address import DatabaseUrl
+from crossfade.postgres.lines import LABELS, ROWS, Table
 from crossfade.postgres.link import Link, opened
 
 if TYPE_CHECKING:
     import psycopg
     import pyarrow as pa
-
-ROWS, LABELS = "crossfade_rows", "crossfade_labels"
 
 _MOST_ROWS = 2**14
 """Of a slice: on four features as much as a slice of a file, so that as little is read too much."""
@@ -32,10 +31,10 @@ _SLICE_BYTES = 2**24
 _IN_FLIGHT = 2**20
 """When a log begins to be followed, whatever is under way has one of so many newest ids."""
 
-_TIME = """to_char({} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
-
-_AS_TEXT = {"ts_utc": _TIME, "status": "{}::text"}
-"""What is not text, and not read as the files have it."""
+_AS_TEXT = {
+    "ts_utc": """to_char({} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')""",
+    "status": "{}::text",
+}
 
 _JOIN = """left join lateral (select l.label from crossfade_labels l where l.request_id = r.request_id
 order by l.id desc limit 1) late on true"""
@@ -116,7 +115,12 @@ class TableSlice:
     def _text_of(self, name: str) -> str:
         if name == "label" and self.joined:
             return "coalesce(late.label, r.label)"
-        return _AS_TEXT.get(name, "{}").format(f"r.{name}")
+        return as_text(name, f"r.{name}")
+
+
+def as_text(name: str, place: str) -> str:
+    """Return an expression for a column as the files have it; numbers are written with the digits that they need."""
+    return _AS_TEXT.get(name, "{}").format(place)
 
 
 @dataclass(frozen=True)
@@ -161,13 +165,13 @@ class _Table:
     ----------
     url : DatabaseUrl
         The database.
-    table : str
+    table : Table
         `ROWS` or `LABELS`.
     """
 
-    def __init__(self, url: DatabaseUrl, table: str) -> None:
+    def __init__(self, url: DatabaseUrl, table: Table) -> None:
         self._url = url
-        self._table = table
+        self._table = table.name
         self._lock = threading.Lock()
         self._slice_rows = _MOST_ROWS
         self._looks = 0
@@ -223,9 +227,9 @@ class _Table:
 
     def _fitting(self, link: Link) -> int:
         """Return for how many of the newest rows' size a slice has room: a power of two."""
-        if self._table != ROWS:
+        if self._table != ROWS.name:
             return _MOST_ROWS
-        newest = f"select features_json from {ROWS} order by id desc limit 100"  # noqa: S608 - a constant
+        newest = f"select features_json from {ROWS.name} order by id desc limit 100"  # noqa: S608 - a constant
         found = link.execute(f"select avg(octet_length(features_json)) from ({newest}) newest")  # noqa: S608 - a constant
         room = _SLICE_BYTES // max(1, int(_row(found)[0] or 1))
         return min(_MOST_ROWS, 1 << max(0, room.bit_length() - 1))
@@ -236,7 +240,7 @@ def _span(link: Link, choice: Choice, look: _Look) -> tuple[int, int]:
     experiment = dict(choice.equal).get("experiment_id")
     if not experiment:
         return look.first, look.last
-    query = f"select min(id), max(id) from {ROWS} where experiment_id = %s"  # noqa: S608 - a constant
+    query = f"select min(id), max(id) from {ROWS.name} where experiment_id = %s"  # noqa: S608 - a constant
     first, last = _row(link.execute(query, [experiment]))
     return (1, 0) if first is None else (first, min(last, look.last))
 

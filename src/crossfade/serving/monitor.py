@@ -1,33 +1,18 @@
-"""A look at the newest answers of all workers, read off the end of the request log. Drift is decided elsewhere.
-
-Neither pandas nor Arrow: the router has to stay light. Only the files that are being written are read, not the parts
-that older rows were moved to, so after a rotation the window is short for a while.
-"""
+"""A look at the newest answers of all workers, read off the end of the request log. Drift is decided elsewhere."""
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
-from crossfade.errors import InvalidInput, LogUnavailable
-from crossfade.requestlog import COLUMNS, LABEL_COLUMNS
+from crossfade.errors import InvalidInput
+from crossfade.newestrows import Newest
 
 MOST_ROWS = 10_000
 """Of a window: reading them takes a tenth of a second, in which a worker answers more slowly."""
-
-_MOST_BYTES = 2**25
-"""Of either file that is read; rows beyond it are not in the window."""
-
-_MOST_LABELS = 20_000
-"""Late labels that are looked through, the newest."""
-
-_ROW_BYTES = 512
-"""A guess, to begin with."""
 
 _TOP = 10
 """Categories of a feature that are named."""
@@ -104,15 +89,12 @@ class Monitor:
 
     Parameters
     ----------
-    path : Path
-        The rows.
-    labels_path : Path
-        The labels that came later.
+    newest : Newest
+        The end of the log.
     """
 
-    def __init__(self, path: Path, labels_path: Path) -> None:
-        self._path = path
-        self._labels_path = labels_path
+    def __init__(self, newest: Newest) -> None:
+        self._newest = newest
 
     def window(self, asked: str) -> Window:
         """Look at the newest rows.
@@ -149,56 +131,13 @@ class Monitor:
 
     def _rows(self, wanted: int) -> tuple[list[_Row], int]:
         """Read the newest rows, late labels joined, and count the lines that are none."""
-        lines, torn = _last_lines(self._path, wanted, COLUMNS)
-        late = self._late_labels()
-        rows = [row for line in lines if (row := _read(line, late)) is not None]
-        return rows, len(lines) - len(rows) + torn
-
-    def _late_labels(self) -> dict[str, str]:
-        """Read the newest late labels: the last one of a request counts."""
-        lines, _ = _last_lines(self._labels_path, _MOST_LABELS, LABEL_COLUMNS)
-        cells = (_cells(line, len(LABEL_COLUMNS)) for line in lines)
-        return {row[1]: row[2] for row in cells if row is not None}
+        found, torn = self._newest.rows(wanted)
+        late = self._newest.labels([row["request_id"] for row in found])
+        rows = [read for row in found if (read := _read(row, late)) is not None]
+        return rows, len(found) - len(rows) + torn
 
 
-def _last_lines(path: Path, wanted: int, columns: tuple[str, ...]) -> tuple[list[bytes], int]:
-    """Read the last whole lines of a CSV file, its header left out, and tell whether one follows that is not whole."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            length = min(wanted * _ROW_BYTES, _MOST_BYTES)
-            while True:
-                start = max(0, size - length)
-                file.seek(start)
-                data = file.read(size - start)
-                if start == 0 or length >= _MOST_BYTES or data.count(b"\n") > wanted:
-                    break
-                length = min(2 * length, _MOST_BYTES)
-    except FileNotFoundError:
-        return [], 0
-    except OSError as error:
-        raise LogUnavailable(f"{path} cannot be read: {error.strerror}. Fix its rights.") from error
-    first, *lines = data.split(b"\n")
-    if start == 0 and first.rstrip(b"\r") != ",".join(columns).encode():
-        lines = [first, *lines]
-    last = lines.pop() if lines else b""
-    return [line for line in lines if line.strip()][-wanted:], int(last != b"")
-
-
-def _cells(line: bytes, columns: int) -> list[str] | None:
-    """Take a line apart; None where it is no row."""
-    try:
-        cells = next(csv.reader([line.decode()], strict=True), [])  # by itself: an open quote swallows no other line
-    except (csv.Error, UnicodeDecodeError):
-        return None
-    return cells if len(cells) == columns else None
-
-
-def _read(line: bytes, late: dict[str, str]) -> _Row | None:
-    cells = _cells(line, len(COLUMNS))
-    if cells is None:
-        return None
-    row = dict(zip(COLUMNS, cells, strict=True))
+def _read(row: Mapping[str, str], late: Mapping[str, str]) -> _Row | None:
     try:
         features = _read_features(row["features_json"])
     except (msgspec.DecodeError, ValueError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from dash import html
@@ -14,7 +13,7 @@ from crossfade.dashboard.panels.parts import Component, chart, empty, iso, line,
 from crossfade.dashboard.traffic import Traffic
 
 
-def traffic_panel(traffic: Traffic, look: Look[Tail], palette: Palette, log: Path) -> list[Component]:
+def traffic_panel(traffic: Traffic, look: Look[Tail], palette: Palette, log: object) -> list[Component]:
     """Show requests per minute, latency, failures and labels, by arm."""
     shown = stale(("request log", look))
     if traffic.newest is None:

@@ -49,7 +49,7 @@ _AUDIT = """
 create table crossfade_audit (
     id bigint generated always as identity primary key,
     ts_utc timestamptz not null,
-    event jsonb not null
+    event json not null
 )
 """
 
@@ -68,8 +68,13 @@ def upgrade() -> None:
 
     `(writer, seq)` stores a row once that is sent again after its connection was lost. By `xid` a reader that follows
     the tail sees no gap: rows whose xid is below `pg_snapshot_xmin(pg_current_snapshot())` are all there. A split of
-    null is AB_SPLIT_B; `reloads` counts how often routers were told that an alias moved.
+    null is AB_SPLIT_B; `reloads` counts how often routers were told that an alias moved. An event is `json`, which is
+    given back as it was written, to the last digit and in its order. Of the rows only those of an experiment are
+    indexed by anything but their id: its evaluation then reads no others.
     """
     for table in (_ROWS, _LABELS, _AUDIT, _CONFIG):
         op.execute(table)
     op.execute("create index crossfade_labels_of_request on crossfade_labels (request_id, id)")
+    op.execute(
+        "create index crossfade_rows_of_experiment on crossfade_rows (experiment_id, id) where experiment_id <> ''"
+    )
