@@ -4,7 +4,7 @@
 
 CROSSFADE := .venv/bin/crossfade
 STAMP := .venv/.synced
-BENCHMARKS := decision drift evaluation false_alarms log_reading postgres_log serving
+BENCHMARKS := decision drift engines evaluation false_alarms log_reading postgres_log serving
 COMPILE := uv pip compile --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
 
 help: ## list the targets
@@ -69,7 +69,7 @@ compose-demo: compose-up sync ## play the demo's story against the containers
 compose-down: ## stop the containers; models, logs and reports stay in their volumes
 	@cd infra && docker compose down
 
-compose-test: sync ## try the containers in earnest, under a project of their own: the loop, kills under load, down and up
+compose-test: sync ## try the containers in earnest, under a project of their own: one machine's stack, and the profile scale
 	.venv/bin/pytest -m compose tests/compose
 
 lock: ## pin the requirements files anew from pyproject.toml (needs uv)
