@@ -18,9 +18,6 @@ from pathlib import Path
 
 import pytest
 import requests
-import yaml
-
-from crossfade.settings import Settings
 
 INFRA = Path(__file__).parents[1] / "infra"
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -200,10 +197,3 @@ def test_too_long_a_body_is_refused_as_the_router_does(proxy: Proxy) -> None:
     refused = requests.post(proxy.url + "/predict", data=above, timeout=10)
     assert (refused.status_code, refused.json()["error"]) == (413, "request_entity_too_large")
     assert requests.post(proxy.url + "/ingest/stream", data=above, timeout=10).status_code == 200
-
-
-def test_the_compose_files_limit_is_the_settings() -> None:
-    """Compose cannot ask for a setting's default, so it repeats it."""
-    services = yaml.safe_load((INFRA / "docker-compose.yml").read_text())["services"]
-    default = Settings.model_fields["router_max_body_bytes"].default
-    assert services["nginx"]["environment"]["ROUTER_MAX_BODY_BYTES"] == f"${{ROUTER_MAX_BODY_BYTES:-{default}}}"
