@@ -43,7 +43,7 @@ def test_the_proxys_limit_is_the_settings() -> None:
 
 
 def test_every_service_is_hardened() -> None:
-    """All run without privileges on a read-only root, with a memory limit and, but for one that ends, a health check."""
+    """All run without privileges on a read-only root, with a memory limit and, unless they end, a health check."""
     for name, service in SERVICES.items():
         assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"]), name
         assert service["security_opt"] == ["no-new-privileges:true"], name
