@@ -39,21 +39,22 @@ outside), signature.py (the schema in MLflow), model.py (what answers), version.
 in one step), appendonly.py and csvslices.py (those under the log, written and read; appendfile.py and csvrows.py are
 one file and its lines), logrotation.py, logpacking.py and logparts.py (its older rows), forgivinglog.py (answers that
 may leave without it), openlog.py (the one that the settings name), postgres/ (the log of several machines, with a map
-of its own), logchoice.py (which of its rows are wanted), logreader.py (the log joined with late labels), newestrows.py
-(its end), memorylog.py, unpack.py (features out of it), ingested.py, featurestore.py and database.py (rows from elsewhere, in SQL), stats/ (pure statistics), engine/
-(threads, Dask or Spark, where slices of the log are counted), page.py (pages for people), loop/reference.py (what
-drift is measured against), loop/incumbent.py (what prod learnt), loop/live.py and loop/window.py (what the log says
-now), loop/check.py (one look at both), loop/trend.py and loop/driftpage.py (its story), loop/holdout.py (which rows
-learn and which judge), loop/tracking.py (MLflow runs), loop/plots.py, loop/reports.py (report files),
-loop/evidence.py (what every step leaves in both), loop/openaudit.py and auditdatabase.py (the audit in PostgreSQL), loop/router.py (the router, as the loop calls it),
-serving/messages.py (bodies), serving/config.py (the split in force; serving/replicas.py on several machines),
-serving/context.py, failures.py and web.py (HTTP; serving/hotpath.py answers /predict in front of it),
-serving/scoring.py (MLflow's protocol) and inference.py (the Open Inference Protocol) in front of the same predictor,
-serving/metrics.py and tally.py (numbers over all workers), serving/monitor.py (the newest rows), serving/apidocs.py,
-operations.py and answers.py (the API, described), serving/ingest.py, ingestor.py, intake.py and labeledrow.py
-(labelled rows on their way in), compiled/ (models in the form that answers fastest), modelcache.py (copies of them,
-for when MLflow is down), logformat.py (how log lines look), stack/ (start, stop and drive the services;
-stack/servicelog.py keeps what they print), dashboard/ (the page for people, with a map of its own), cli.py.
+of its own), logchoice.py (which of its rows are wanted), logreader.py (the log joined with late labels),
+newestrows.py (its end), memorylog.py, unpack.py (features out of it), ingested.py, featurestore.py and database.py
+(rows from elsewhere, in SQL), stats/ (pure statistics), engine/ (threads, Dask or Spark, where slices of the log are
+counted), page.py (pages for people), loop/reference.py (what drift is measured against), loop/incumbent.py (what prod
+learnt), loop/live.py and loop/window.py (what the log says now), loop/check.py (one look at both), loop/trend.py and
+loop/driftpage.py (its story), loop/holdout.py (which rows learn and which judge), loop/tracking.py (MLflow runs),
+loop/plots.py, loop/reports.py (report files), loop/evidence.py (what every step leaves in both), loop/openaudit.py
+and auditdatabase.py (the audit in PostgreSQL), loop/router.py (the router, as the loop calls it), serving/messages.py
+(bodies), serving/config.py (the split in force; serving/replicas.py on several machines), serving/context.py,
+failures.py and web.py (HTTP; serving/hotpath.py answers /predict in front of it), serving/scoring.py (MLflow's
+protocol) and inference.py (the Open Inference Protocol) in front of the same predictor, serving/metrics.py and
+tally.py (numbers over all workers), serving/monitor.py (the newest rows), serving/apidocs.py, operations.py and
+answers.py (the API, described), serving/ingest.py, ingestor.py, intake.py and labeledrow.py (labelled rows on their
+way in), compiled/ (models in the form that answers fastest), modelcache.py (copies of them, for when MLflow is down),
+logformat.py (how log lines look), stack/ (start, stop and drive the services; stack/servicelog.py keeps what they
+print), dashboard/ (the page for people, with a map of its own), cli.py.
 
 Importing a module does nothing: no folder made, no client, no thread.
 """

@@ -1,10 +1,10 @@
 """The audit: every look at an experiment and every move of an alias, in one file (or table) that only grows.
 
-An event is a JSON object with `ts_utc` and `event`, a line of the file. A `look` is a whole evaluation report: verdict,
-reasons, and the counts from which its p-values can be computed again. A `move` is written before an alias moves, and
-`moved` (or `refused`) after it: a run that was killed shows what it had begun, and the next one writes how that ended
-(`finished`, `not moved`, and `tagged` for each version whose tags it set). `seen` and `moved by somebody else` are moves
-that no run of ours made. `split` tells that B's share of the users was changed by the ramp.
+An event is a JSON object with `ts_utc` and `event`, a line of the file. A `look` is a whole evaluation report:
+verdict, reasons, and the counts from which its p-values can be computed again. A `move` is written before an alias
+moves, and `moved` (or `refused`) after it: a run that was killed shows what it had begun, and the next one writes how
+that ended (`finished`, `not moved`, and `tagged` for each version whose tags it set). `seen` and `moved by somebody
+else` are moves that no run of ours made. `split` tells that B's share of the users was changed by the ramp.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ class NewestInDatabase:
     def labels(self, request_ids: Sequence[str]) -> dict[str, str]:
         """Return the late labels of these requests, the last one of each. Raises LogUnavailable."""
         newest = f"select distinct on (request_id) request_id, label from {LABELS.name} where request_id = any(%s)"  # noqa: S608 - a constant
-        return dict(self._ask(f"{newest} order by request_id, id desc", list(request_ids)))
+        found = self._ask(f"{newest} order by request_id, id desc", list(request_ids))
+        return {row[0]: row[1] for row in found}
 
     def _ask(self, query: str, value: object) -> list[tuple[str, ...]]:
         with opened(self._url, _SECONDS) as link:
