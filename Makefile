@@ -4,7 +4,7 @@
 
 CROSSFADE := .venv/bin/crossfade
 STAMP := .venv/.synced
-BENCHMARKS := decision drift evaluation false_alarms log_reading postgres_log serving
+BENCHMARKS := decision drift engines evaluation false_alarms log_reading postgres_log serving
 COMPILE := uv pip compile --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
 
 help: ## list the targets
@@ -76,7 +76,7 @@ compose-backup: ## save all that the containers keep in FILE=name.tar.gz, while 
 compose-restore: ## put FILE=name.tar.gz in place of what the containers keep
 	@sh infra/backup.sh restore $(FILE)
 
-compose-test: sync ## try the containers in earnest, under a project of their own: the loop, kills under load, down and up
+compose-test: sync ## try the containers in earnest, under a project of their own: one machine's stack, and the profile scale
 	.venv/bin/pytest -m compose tests/compose
 
 lock: ## pin the requirements files anew from pyproject.toml (needs uv)

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -23,7 +23,7 @@ from crossfade.planning.command import plan, selftest
 from crossfade.replay.command import replay
 from crossfade.settings import Settings, load_settings, settings_table
 from crossfade.stack import processes
-from crossfade.stack.services import Service, embedded_services, prepare, router_service
+from crossfade.stack.services import Service, dashboard_service, embedded_services, prepare, router_service
 
 if TYPE_CHECKING:
     from crossfade.stack.airflow import DagRun
@@ -91,8 +91,13 @@ def run() -> None:
 @cli.command()
 def serve() -> None:
     """Run the router alone, in the foreground; its server is started again when it is killed."""
-    command = router_service(load_settings()).command
-    os.execv(command[0], command)  # noqa: S606 - its own command line; signals reach the supervisor itself
+    _become(router_service(load_settings()))
+
+
+@cli.command()
+def dashboard() -> None:
+    """Run the dashboard alone, in the foreground."""
+    _become(dashboard_service(load_settings()))
 
 
 @cli.command()
@@ -250,6 +255,10 @@ def main() -> None:
         cli()
     except CrossfadeError as error:
         sys.exit(f"error: {error}")
+
+
+def _become(service: Service) -> NoReturn:
+    os.execv(service.command[0], service.command)  # noqa: S606 - its own command line; signals reach the server itself
 
 
 def _up(settings: Settings) -> None:

@@ -1,15 +1,19 @@
-"""One compose project for all container tests, beside whatever else runs: own name, own ports, own volumes."""
+"""A compose project for container tests, beside whatever else runs: own name, own ports, own volumes."""
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import requests
 
 from crossfade.settings import Settings
 from crossfade.stack.airflow import Airflow
@@ -24,6 +28,8 @@ class Containers:
     settings: Settings
     environment: dict[str, str]
     airflow: Airflow
+    profile: str = ""
+    """Of the compose file; empty: none."""
 
     def docker(self, *arguments: str) -> str:
         """Run `docker ...` and return what it printed."""
@@ -31,7 +37,8 @@ class Containers:
 
     def compose(self, *arguments: str) -> str:
         """Run `docker compose ...` on this project."""
-        return self._run("docker", "compose", "--project-name", "crossfade-test", *arguments)
+        profile = ("--profile", self.profile) if self.profile else ()
+        return self._run("docker", "compose", "--project-name", "crossfade-test", *profile, *arguments)
 
     def crossfade(self, *arguments: str) -> str:
         """Run `crossfade ...` on this machine against the containers."""
@@ -60,6 +67,33 @@ class Containers:
             assert time.monotonic() < deadline, f"{service} is {state!r} after {seconds:.0f} s"
             time.sleep(1)
 
+    @contextmanager
+    def load(self, per_second: float, client: int = 0) -> Iterator[Callable[[], list[str]]]:
+        """Send requests at a steady rate from a thread; yields a look at the ids that were answered so far."""
+        answered: list[str] = []
+        stop = threading.Event()
+
+        def run() -> None:
+            session, started = requests.Session(), time.monotonic()
+            for i in itertools.count():
+                if stop.wait(max(0.0, started + i / per_second - time.monotonic())):
+                    return
+                request_id = f"load-{client}-{i}"
+                body = {"request_id": request_id, "user_id": i % 300, "features": [6.1, 3.0, 4.6, 1.5]}
+                try:
+                    if session.post(f"{self.settings.router_url}/predict", json=body, timeout=10).status_code == 200:
+                        answered.append(request_id)
+                except requests.RequestException:
+                    session = requests.Session()  # unanswered: allowed while the router is down
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield lambda: list(answered)
+        finally:
+            stop.set()
+            thread.join()
+
     def _run(self, *command: str) -> str:
         done = subprocess.run(
             command, env=self.environment, cwd=PROJECT / "infra", capture_output=True, text=True, check=False
@@ -68,11 +102,13 @@ class Containers:
         return done.stdout
 
 
-@pytest.fixture(scope="session")
-def containers(tmp_path_factory: pytest.TempPathFactory, isolate) -> Iterator[Containers]:
-    """The stack, from nothing; all of it, volumes too, is removed at the end."""
+@pytest.fixture(scope="module")
+def containers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, isolate
+) -> Iterator[Containers]:
+    """The stack, of the profile that the module names, from nothing; all of it, volumes too, is removed at the end."""
     settings, environment = isolate(tmp_path_factory.mktemp("home"), COLUMNS="200")
-    running = Containers(settings, environment, Airflow(settings))
+    running = Containers(settings, environment, Airflow(settings), getattr(request.module, "PROFILE", ""))
     try:
         running.compose("up", "--detach", "--build", "--wait")
         yield running

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +14,7 @@ import requests
 from crossfade.registry import Registry
 from crossfade.stack.airflow import DagRun
 
-SERVICES = ("postgres", "mlflow", "router", "airflow-api", "airflow-scheduler", "airflow-dag-processor")
+SERVICES = ("postgres", "mlflow", "router", "airflow-api", "airflow-scheduler", "airflow-dag-processor", "dashboard")
 LOG, LABELS = "/usr/src/app/logs/requests.csv", "/usr/src/app/logs/labels.csv"
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(1200)]
@@ -32,34 +28,6 @@ def _registry(containers) -> Registry:
     return Registry(containers.settings.mlflow_tracking_uri, containers.settings.reg_model_name)
 
 
-@contextmanager
-def _load(url: str, per_second: float) -> Iterator[Callable[[], list[str]]]:
-    """Send requests at a steady rate from a thread; yields a look at the ids that were answered so far."""
-    answered: list[str] = []
-    stop = threading.Event()
-
-    def run() -> None:
-        session, started = requests.Session(), time.monotonic()
-        for i in itertools.count():
-            if stop.wait(max(0.0, started + i / per_second - time.monotonic())):
-                return
-            request_id = f"load-{i}"
-            body = {"request_id": request_id, "user_id": i % 300, "features": [6.1, 3.0, 4.6, 1.5]}
-            try:
-                if session.post(f"{url}/predict", json=body, timeout=10).status_code == 200:
-                    answered.append(request_id)
-            except requests.RequestException:
-                session = requests.Session()  # unanswered: allowed while the router is down
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield lambda: list(answered)
-    finally:
-        stop.set()
-        thread.join()
-
-
 def test_nobody_is_root(containers):
     """Every container runs as a user, on a root file system that cannot be written."""
     for service in SERVICES:
@@ -71,7 +39,7 @@ def test_nobody_is_root(containers):
 def test_everything_is_published_on_the_loopback_only(containers):
     """No port is open to the network."""
     published = containers.compose("ps", "--format", "{{.Ports}}")
-    assert published.count("127.0.0.1:") == 3
+    assert published.count("127.0.0.1:") == 4
     assert "0.0.0.0" not in published
 
 
@@ -117,7 +85,7 @@ def test_volumes_hold_the_contracts_files(containers):
 def test_crashes_under_load_lose_no_answer(containers):
     """Each container crashes once at 50 requests a second: no answered request is lost, and all come back."""
     run_id = containers.airflow.trigger({"force_retrain": True})
-    with _load(containers.settings.router_url, per_second=50) as answered:
+    with containers.load(per_second=50) as answered:
         for service in SERVICES:
             before = len(answered())
             containers.crash(service)

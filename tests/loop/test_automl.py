@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import pandas as pd
 import pytest
 
 from crossfade.data import load_dataset
-from crossfade.engine import EngineName
+from crossfade.engine import EngineName, dask_client
 from crossfade.errors import DataError
 from crossfade.loop.automl import Candidate, PyCaretTrainer
 from crossfade.loop.holdout import SharingRule, TrainingRows, share_out
@@ -21,6 +23,8 @@ from crossfade.settings import Settings
 IRIS = load_dataset(Settings())
 NAMES = {0: "setosa", 1: "versicolor", 2: "virginica"}
 TRAINER = PyCaretTrainer(["lr", "dt"], folds=3, seed=1)
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Dask's workers cannot import this file
 
 MIXED = FeatureSchema(
     (
@@ -53,6 +57,11 @@ def _share(frame: pd.DataFrame, schema: FeatureSchema = MIXED, ordered: bool = F
 def _accuracy(rows: TrainingRows, candidate: Candidate) -> float:
     answers = [answer.label for answer in candidate.holdout_answers]
     return float(np.mean(rows.holdout["target"].to_numpy() == np.array(answers, dtype=object)))
+
+
+def _has_trained() -> bool:
+    """Whether this process has loaded PyCaret; asked of workers, who have no other reason to."""
+    return "pycaret.classification" in sys.modules
 
 
 @dataclass(frozen=True)
@@ -238,9 +247,14 @@ def test_rows_are_not_forgotten_where_that_empties_a_column() -> None:
 
 
 def test_dask_chooses_what_this_process_chooses(mixed: Trained) -> None:
-    """Compared on a Dask cluster, the same algorithm wins with the same scores, and gives the same answers."""
-    trainer = PyCaretTrainer(TRAINER.models, TRAINER.folds, TRAINER.seed, engine="dask")
-    candidate = trainer.train(mixed.rows, "target")
+    """Compared by a Dask cluster's workers, the same algorithm wins with the same scores and gives the same answers."""
+    with dask_client("", workers=2) as client:
+        address = client.scheduler.address
+        trainer = PyCaretTrainer(
+            TRAINER.models, TRAINER.folds, TRAINER.seed, engine="dask", engine_address=str(address)
+        )
+        candidate = trainer.train(mixed.rows, "target")
+        assert True in client.run(_has_trained).values()
     assert candidate.algorithm == mixed.candidate.algorithm
     assert candidate.holdout_answers == mixed.candidate.holdout_answers
     scores = ["id", "Accuracy", "F1 macro"]

@@ -155,7 +155,8 @@ class PyCaretTrainer:
             from pycaret.parallel import FugueBackend
         except ModuleNotFoundError as error:
             raise EngineError("ENGINE=dask needs Fugue for AutoML: pip install 'crossfade[dask]'") from error
-        with dask_client(self.engine_address, workers=2) as client:
+        # As the current one too: Fugue's frames are computed by whichever client that is, and here where there is none.
+        with dask_client(self.engine_address, workers=2) as client, client.as_current():
             yield FugueBackend(client)
 
 

@@ -147,7 +147,7 @@ def _screen(story: Story, settings: Settings) -> Panel:
     lines.add_row("MLflow", settings.mlflow_tracking_uri)
     lines.add_row("Airflow", f"{settings.airflow_url}/dags/{DAG_ID}  (login {settings.airflow_user})")
     lines.add_row("router", f"{settings.router_url}/health")
-    if is_taken(settings.bind_host, settings.dashboard_port):  # not in the containers
+    if is_taken(settings.bind_host, settings.dashboard_port):
         lines.add_row("dashboard", f"http://{settings.reachable_host}:{settings.dashboard_port}")
     if settings.report_dir.is_dir():  # with containers it is a volume
         lines.add_row("reports", str(settings.report_dir))

@@ -41,7 +41,7 @@ class Service:
 
 def embedded_services(settings: Settings) -> list[Service]:
     """Return the services in the order in which they start."""
-    return [_mlflow(settings), _airflow(settings), router_service(settings), _dashboard(settings)]
+    return [_mlflow(settings), _airflow(settings), router_service(settings), dashboard_service(settings)]
 
 
 def prepare(settings: Settings) -> None:
@@ -104,7 +104,8 @@ def router_service(settings: Settings) -> Service:
     return _service(settings, "router", command, {}, url, settings.router_port, lambda: _answers(f"{url}/health"))
 
 
-def _dashboard(settings: Settings) -> Service:
+def dashboard_service(settings: Settings) -> Service:
+    """Return the dashboard."""
     command = (
         *_python("gunicorn", "crossfade.dashboard.app:create_app()"),
         *("--bind", f"{settings.bind_host}:{settings.dashboard_port}", "--worker-class", "gthread"),
