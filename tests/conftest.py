@@ -7,6 +7,8 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from crossfade.stack.services import embedded_services, prepare
 from crossfade.version import COMPILED_FOLDER, Version
 
 os.environ.setdefault("PYCARET_CUSTOM_LOGGING_PATH", os.devnull)
+os.environ["COLUMNS"] = "1000"  # sentences are looked for in what is printed: none is to be broken at an edge
 
 
 @pytest.fixture(scope="session")
@@ -116,28 +119,50 @@ def isolate() -> Isolate:
 
 
 @pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory, isolate: Isolate) -> Iterator[Settings]:
-    """A real MLflow server, as `crossfade up` starts it; whoever uses it has a registered model of its own name."""
+def serve_mlflow() -> Callable[[Settings], AbstractContextManager[None]]:
+    """Run a real MLflow server, as `crossfade up` starts it."""
+
+    @contextmanager
+    def serve(settings: Settings) -> Iterator[None]:
+        service = embedded_services(settings)[0]
+        prepare(settings)
+        try:
+            processes.start(service, settings.crossfade_home)
+            processes.wait_until_healthy(service, settings.crossfade_home, 120, lambda waited: None)
+            yield
+        finally:
+            processes.stop(service, settings.crossfade_home)
+
+    return serve
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(
+    tmp_path_factory: pytest.TempPathFactory,
+    isolate: Isolate,
+    serve_mlflow: Callable[[Settings], AbstractContextManager[None]],
+) -> Iterator[Settings]:
+    """A running MLflow server; whoever uses it has a registered model of its own name."""
     settings, _ = isolate(tmp_path_factory.mktemp("mlflow-server"))
-    service = embedded_services(settings)[0]
-    prepare(settings)
-    try:
-        processes.start(service, settings.crossfade_home)
-        processes.wait_until_healthy(service, settings.crossfade_home, 120, lambda waited: None)
+    with serve_mlflow(settings):
         yield settings
-    finally:
-        processes.stop(service, settings.crossfade_home)
 
 
 @pytest.fixture(scope="module")
-def register_served(mlflow_server: Settings) -> Iterator[Callable[..., Version]]:
+def register_served(mlflow_server: Settings, register_on: Callable[..., Version]) -> Callable[..., Version]:
     """Register a linear model on that server under a name, its compiled form beside it unless told otherwise."""
+    return partial(register_on, mlflow_server.mlflow_tracking_uri)
+
+
+@pytest.fixture(scope="module")
+def register_on() -> Iterator[Callable[..., Version]]:
+    """Register a linear model on a server under a name, its compiled form beside it unless told otherwise."""
     before = mlflow.get_tracking_uri()
     dataset = load_dataset(Settings())
     features, target = dataset.frame[dataset.features], dataset.frame["target"]
 
-    def make(name: str, *aliases: str, strength: float = 1.0, compiled: bool = True) -> Version:
-        registry = Registry(mlflow_server.mlflow_tracking_uri, name)
+    def make(uri: str, name: str, *aliases: str, strength: float = 1.0, compiled: bool = True) -> Version:
+        registry = Registry(uri, name)
         mlflow.set_experiment("served")
         fitted = LogisticRegression(max_iter=500, C=strength).fit(features, target)
         with mlflow.start_run() as run:

@@ -165,7 +165,7 @@ def _in_processes(work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
     barrier, results = context.Barrier(len(arguments)), context.Queue()
 
     def run(*given: Any) -> None:
-        barrier.wait(30)
+        barrier.wait(120)
         try:
             results.put(work(*given))
         except Exception as error:  # noqa: BLE001 - shown by the test

@@ -203,7 +203,7 @@ class TestPack:
 
         child = FORK.Process(target=write)
         child.start()
-        child.join(30)
+        child.join(120)
         assert packed(log).suffix == ".parquet"
         assert ids(log) == ["r1"]
 
@@ -462,10 +462,10 @@ class TestKeeper:
         others = threading.enumerate()
         keeper.start()
         [thread] = [one for one in threading.enumerate() if one not in others]
-        assert looked.acquire(timeout=20)
-        assert looked.acquire(timeout=20)
+        assert looked.acquire(timeout=120)
+        assert looked.acquire(timeout=120)
         keeper.stop()
-        thread.join(20)
+        thread.join(120)
         assert not thread.is_alive()
 
     def test_a_router_does_without_arrow(self) -> None:
@@ -551,7 +551,7 @@ def writers(log: CsvRequestLog) -> Iterator[Any]:
     def stop() -> None:
         over.set()
         for process in processes:
-            process.join(30)
+            process.join(120)
         assert {process.exitcode for process in processes} == {0}
 
     yield done, stop

@@ -21,6 +21,12 @@ from crossfade.version import COMPILED_FOLDER, LoadedModel, Version
 if TYPE_CHECKING:
     from crossfade.registry import Registry
 
+_CONNECT_SECONDS = 2.0
+"""A server that does not take a connection is told of soon: a router waits for it at its start."""
+
+_READ_SECONDS = "5"
+"""Of silence in the middle of an answer; MLFLOW_HTTP_REQUEST_TIMEOUT is for servers that need longer."""
+
 _OTHER_LOGINS = ("MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4")
 """Ways to log in that only MLflow's own client knows."""
 
@@ -101,8 +107,8 @@ class MlflowServer:
         return Registry(self._uri, self.name)
 
     def _get(self, call: str, **query: str) -> requests.Response:
-        connect, read = 5.0, float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "20"))
-        return self._session.get(f"{self._uri}/{call}", params=query, timeout=(connect, read))
+        timeout = _CONNECT_SECONDS, float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", _READ_SECONDS))
+        return self._session.get(f"{self._uri}/{call}", params=query, timeout=timeout)
 
     @contextmanager
     def _reachable(self) -> Iterator[None]:

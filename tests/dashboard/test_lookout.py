@@ -50,6 +50,6 @@ def test_somebody_may_have_it_looked_at_without_waiting():
     looked = threading.Semaphore(0)
     lookout = Lookout("thing", lambda: looked.release() or 1, 0, 3600)
     lookout.start()
-    assert looked.acquire(timeout=5)
+    assert looked.acquire(timeout=120)
     lookout.look_soon()
-    assert looked.acquire(timeout=5)
+    assert looked.acquire(timeout=120)

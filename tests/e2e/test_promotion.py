@@ -508,7 +508,7 @@ def test_two_runs_at_once_move_prod_once(world: World, workshop: Workshop) -> No
     both_have_a_verdict = threading.Barrier(2)
     with _listening(workshop) as one, _listening(workshop) as other:
         for proxy in (one, other):
-            proxy.step_in("before", RUN_BEGINS, lambda _: both_have_a_verdict.wait(15))
+            proxy.step_in("before", RUN_BEGINS, lambda _: both_have_a_verdict.wait(120))
         runs = [world.start(one), world.start(other)]
         done, refused = sorted((run.end() for run in runs), key=lambda ended: ended.code)
         assert (done.code, refused.code) == (0, 1)

@@ -60,7 +60,7 @@ def _workers(stack) -> list[psutil.Process]:
 
 def _is_ready(stack) -> bool:
     with contextlib.suppress(requests.RequestException):
-        return all(requests.get(f"{stack.settings.router_url}/ready", timeout=5).ok for _ in range(8))
+        return all(requests.get(f"{stack.settings.router_url}/ready", timeout=60).ok for _ in range(8))
     return False
 
 
@@ -166,7 +166,7 @@ def test_rollback_puts_the_previous_version_back_without_a_restart(stack):
     workers = {worker.pid for worker in _workers(stack)}
     taken_out = stack.health()["prod"]
     stack.crossfade("rollback")
-    assert _eventually(lambda: all(stack.health()["prod"] == "1" for _ in range(8)), 10)
+    assert _eventually(lambda: all(stack.health()["prod"] == "1" for _ in range(8)), 120)
     assert stack.health()["staging"] is None
     assert {worker.pid for worker in _workers(stack)} == workers
     assert _registry(stack).get(taken_out).status == "rejected"
@@ -178,7 +178,7 @@ def test_users_keep_their_arm_in_every_worker_and_over_a_restart(stack):
     challenger = registry.versions()[-1].number
     registry.move("staging", challenger, expected=None)
     stack.set_split(0.3)
-    assert _eventually(lambda: all(stack.health()["staging"] == challenger for _ in range(8)), 10)
+    assert _eventually(lambda: all(stack.health()["staging"] == challenger for _ in range(8)), 120)
     experiment = f"IrisClassifier-v1-v{challenger}"
     expected = {user: assign(experiment, f"user-{user}", 0.3) for user in range(1000)}
 
@@ -190,7 +190,7 @@ def test_users_keep_their_arm_in_every_worker_and_over_a_restart(stack):
     before = [arms(), arms()]  # new connections each time: both workers answer
     os.kill(_workers(stack)[0].ppid(), signal.SIGKILL)
     stack.crossfade("up")
-    assert _eventually(lambda: stack.health()["staging"] == challenger, 30)
+    assert _eventually(lambda: stack.health()["staging"] == challenger, 120)
     assert stack.health()["ab_split_b"] == 0.3
     assert [*before, arms()] == [expected] * 3
     share = sum(arm == "B" for arm in expected.values()) / 1000
@@ -236,7 +236,7 @@ def test_equal_models_leave_prod_alone(stack):
     twin = client.create_model_version(registry.name, source, prod.run_id, model_id=source.removeprefix("models:/"))
     staging = registry.at("staging")
     registry.move("staging", str(twin.version), expected=staging.number if staging else None)
-    assert _eventually(lambda: all(stack.health()["staging"] == str(twin.version) for _ in range(8)), 10)
+    assert _eventually(lambda: all(stack.health()["staging"] == str(twin.version) for _ in range(8)), 120)
     stack.crossfade("simulate", "--rows", "800", "--seed", "77", "--labels", "later")
     report = _evaluate(stack)
     assert report["experiment_id"] == f"IrisClassifier-v{prod.number}-v{twin.version}"
@@ -252,11 +252,11 @@ def test_router_answers_while_mlflow_is_down_and_then_follows(stack):
     processes.stop(mlflow, stack.settings.crossfade_home)
     answers = [stack.predict(user_id=str(i), features=ROW) for i in range(50)]
     assert {answer["variant"]: answer["model_version"] for answer in answers} == before
-    assert _eventually(lambda: any("MLflow" in problem for problem in stack.health()["problems"]), 30)
+    assert _eventually(lambda: any("MLflow" in problem for problem in stack.health()["problems"]), 120)
     old = _workers(stack)
     for worker in old:
         worker.kill()
-    assert _eventually(lambda: len(set(_workers(stack)) - set(old)) == len(old), 30)
+    assert _eventually(lambda: len(set(_workers(stack)) - set(old)) == len(old), 120)
     assert _eventually(lambda: _is_ready(stack), 60)  # from its copies of the models
     answers = [stack.predict(user_id=str(i), features=ROW) for i in range(50)]
     assert {answer["variant"]: answer["model_version"] for answer in answers} == before
@@ -265,8 +265,8 @@ def test_router_answers_while_mlflow_is_down_and_then_follows(stack):
     staging = registry.at("staging")
     assert staging is not None
     registry.drop("staging", expected=staging.number)
-    assert _eventually(lambda: all(stack.health()["staging"] is None for _ in range(8)), 30)
-    assert _eventually(lambda: all(not stack.health()["problems"] for _ in range(8)), 30)
+    assert _eventually(lambda: all(stack.health()["staging"] is None for _ in range(8)), 120)
+    assert _eventually(lambda: all(not stack.health()["problems"] for _ in range(8)), 120)
 
 
 @pytest.mark.parametrize("name", ["mlflow", "airflow", "router"])
@@ -275,7 +275,7 @@ def test_up_heals_a_killed_service(stack, name):
     service, home = _service(stack, name), stack.settings.crossfade_home
     (main,) = [p for p in processes.find(service, home) if p.pid == os.getsid(p.pid)]
     main.kill()
-    psutil.wait_procs([main], timeout=10)
+    psutil.wait_procs([main], timeout=120)
     stack.crossfade("up")
     state = processes.state_of(service, home)
     assert state.healthy

@@ -98,13 +98,13 @@ def router(here: Installation) -> Iterator[HttpRouter]:
             tick = threading.Event()
             for _ in range(900):
                 with contextlib.suppress(requests.RequestException):
-                    if requests.get(f"{here.settings.router_url}/ready", timeout=5).ok:
+                    if requests.get(f"{here.settings.router_url}/ready", timeout=60).ok:
                         break
                 tick.wait(0.1)
             yield HttpRouter(here.settings)
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(120)
 
 
 def _stage(here: Installation) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,15 @@ def make_log(tmp_path: Path) -> Iterator[Callable[..., PostgresRequestLog]]:
 def stored(url: DatabaseUrl, columns: str = "request_id", table: str = "rows") -> list[tuple[Any, ...]]:
     with psycopg.connect(url.dsn) as connection:
         return connection.execute(f"select {columns} from crossfade_{table} order by id").fetchall()
+
+
+def catch_up(log: PostgresRequestLog) -> None:
+    """Have a log store what waits on disk."""
+    log.start()
+    deadline = time.monotonic() + 60
+    while log.waiting_bytes:
+        assert time.monotonic() < deadline, log.problem
+        time.sleep(0.01)
 
 
 def test_what_is_appended_is_committed(database: DatabaseUrl, make_log: Callable[..., PostgresRequestLog]) -> None:
@@ -130,9 +141,7 @@ def test_a_refused_row_in_the_spool_blocks_no_other(
     away.append([a_row("r1"), a_row("r2", status=99_999), a_row("r3")])
     away.stop()
     log = make_log(database)
-    log.start()
-    while log.waiting_bytes:
-        threading.Event().wait(0.01)
+    catch_up(log)
     assert stored(database) == [("r1",), ("r3",)]
     assert "r2" in (tmp_path / "spool" / "refused.jsonl").read_text()
 
@@ -144,6 +153,21 @@ def test_without_database_rows_wait_on_disk(make_log: Callable[..., PostgresRequ
     assert log.waiting_bytes > 100
     assert "127.0.0.1:9/log" in str(log.problem)
     assert "se-cr-et" not in str(log.problem)
+
+
+def test_a_spool_that_somebody_removes_is_made_anew(
+    make_log: Callable[..., PostgresRequestLog], database: DatabaseUrl, tmp_path: Path
+) -> None:
+    """Rows go to no file that nobody can find any more, and the writer does not look for one for ever."""
+    away = make_log(NOBODY)
+    away.append([a_row("r1")])
+    shutil.rmtree(tmp_path / "spool")
+    away.append([a_row("r2")])
+    assert away.waiting_bytes > 0
+    away.stop()
+    log = make_log(database)
+    catch_up(log)
+    assert stored(database) == [("r2",)]
 
 
 def test_without_database_and_disk_nothing_is_promised(
@@ -172,9 +196,7 @@ def test_a_full_disk(make_log: Callable[..., PostgresRequestLog], small_disk: Pa
     assert "No space left" in str(log.problem)
     log.stop()
     after = make_log(database, small_disk / "spool")
-    after.start()
-    while after.waiting_bytes:
-        threading.Event().wait(0.01)
+    catch_up(after)
     assert stored(database) == promised
 
 
@@ -189,9 +211,7 @@ def test_a_torn_line_was_never_answered(
     with segment.open("ab") as file:
         file.write(segment.read_bytes().splitlines()[0][:70])
     log = make_log(database)
-    log.start()
-    while log.waiting_bytes:
-        threading.Event().wait(0.01)
+    catch_up(log)
     assert stored(database) == [("r1",), ("r2",)]
     assert log.problem is None
 

@@ -116,10 +116,10 @@ def make_reloader(settings: Settings) -> Iterator[Callable[..., Reloader]]:
 
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], bool]], bool]:
-    """Wait until something holds, ten seconds at most; tell whether it does."""
+    """Wait until something holds, two minutes at most; tell whether it does."""
 
     def wait(holds: Callable[[], bool]) -> bool:
-        deadline, tick = time.monotonic() + 10, threading.Event()
+        deadline, tick = time.monotonic() + 120, threading.Event()
         while not holds():
             if time.monotonic() > deadline:
                 return False

@@ -33,7 +33,7 @@ class PatientModel:
 
     def predict(self, rows: Sequence[Sequence[float]]) -> list[Prediction]:
         self.asked.set()
-        assert self.allowed.wait(20)
+        assert self.allowed.wait(120)
         return [Prediction(0, None) for _ in rows]
 
 
@@ -102,7 +102,7 @@ def test_a_request_ends_on_the_deployment_it_began_with(tmp_path: Path) -> None:
     predictor = Predictor(holder, SplitConfig(tmp_path / "none.json", 0.5), log, 5)  # type: ignore[arg-type]
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(predictor.answer, PredictBody(features=[1.0]))
-        assert model.asked.wait(20)
+        assert model.asked.wait(120)
         holder.current = _deployment("2", "3")
         model.allowed.set()
         answered = answer.result()

@@ -185,7 +185,7 @@ def target(
         process = subprocess.Popen(serve, env=environment, cwd=home, stdout=log, stderr=log)
     running = Target(own, process)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not running.is_ready():
             assert time.monotonic() < deadline, (home / "router.log").read_text()
             time.sleep(0.1)
@@ -193,7 +193,7 @@ def target(
         _log.info("%s: %d requests, %s", request.param, running.sent, dict(running.statuses))
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
 
 def post(path: str, body: bytes, kind: str = "application/json", *headers: str) -> bytes:

@@ -586,7 +586,7 @@ def test_swaps_interrupt_nobody(settings: Settings, registry: Registry, register
             _move(registry, "prod", version)
             reloader.refresh()
             for _ in range(8):
-                assert under_way.acquire(timeout=20)
+                assert under_way.acquire(timeout=120)
         stop.set()
         answers = [answer for asked in asking for answer in asked.result()]
     assert {answer[0] for answer in answers} == {200}

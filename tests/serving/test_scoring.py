@@ -185,7 +185,7 @@ def mlflow_client(served: Any) -> Iterator[ScoringServerClient]:
 
 def test_mlflows_client_gets_a_frame(served: Any, mlflow_client: ScoringServerClient) -> None:
     """A data frame sent by MLflow's client is answered, and its parser reads the predictions."""
-    mlflow_client.wait_server_ready(timeout=5)
+    mlflow_client.wait_server_ready(timeout=120)
     answer = mlflow_client.invoke(FRAME, params={"user_id": served.user_on("A")})
     assert answer.get_predictions()[0].tolist() == _expected(served)
     assert answer["model_version"] == "1"

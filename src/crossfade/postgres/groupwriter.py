@@ -168,6 +168,9 @@ class GroupWriter:
                 self._lose(told(self._url, error))
             except (SchemaTooNew, OSError) as error:
                 self._lose(f"rows cannot be stored: {error}")
+            except Exception as error:  # noqa: BLE001 - without this thread every request would wait in vain
+                _log.exception("the writer of the request log failed")
+                self._lose(f"rows cannot be stored: {error!r}")
             with self._changed:
                 self._changed.wait_for(lambda: self._stopped, pause)
             pause = min(2 * pause, _LONGEST_PAUSE)

@@ -22,6 +22,7 @@ Link = psycopg.Connection[Any]
 _OPTIONS: dict[str, Any] = {
     "application_name": "crossfade",
     "client_encoding": "UTF8",
+    "prepare_threshold": None,  # a pooler in between may give each transaction another server process
     # A machine that vanished is noticed within the half minute, by a reader, too.
     "keepalives_idle": 10,
     "keepalives_interval": 5,

@@ -48,7 +48,7 @@ class Spool:
         self._turn = Turn(seconds)
         self._lock: int | None = None
         self._segments = 0
-        self._open: dict[str, tuple[int, Path]] = {}
+        self._open: dict[str, tuple[Path, int]] = {}
         self._sealed: list[Path] = []
 
     @property
@@ -65,7 +65,9 @@ class Spool:
             They cannot be kept, and none is.
         """
         with self._turn:
-            number, path = self._open.get(table.kind) or self._begin(table)
+            if table.kind in self._open and not _is_at(*self._open[table.kind]):
+                self._seal(table.kind)  # somebody has removed it
+            path, number = self._open.get(table.kind) or self._begin(table)
             end = os.lseek(number, 0, os.SEEK_END)
             try:
                 if os.write(number, data) != len(data):
@@ -83,6 +85,7 @@ class Spool:
         with self._turn:
             for kind in list(self._open):
                 self._seal(kind)
+            self._sealed = [segment for segment in self._sealed if segment.exists()]
             return list(self._sealed)
 
     def remove(self, segment: Path) -> None:
@@ -101,8 +104,8 @@ class Spool:
                 os.close(self._lock)
                 self._lock = None
 
-    def _begin(self, table: Table) -> tuple[int, Path]:
-        if self._lock is not None and not _is_lock_of(self.home, self._lock):  # somebody removed the folder
+    def _begin(self, table: Table) -> tuple[Path, int]:
+        if self._lock is not None and not _is_at(self.home / _LOCK, self._lock):  # somebody removed the folder
             os.close(self._lock)
             self._lock = None
         if self._lock is None:
@@ -110,13 +113,13 @@ class Spool:
         self._segments += 1
         path = self.home / f"{self._segments:06d}.{table.kind}"
         number = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
-        self._open[table.kind] = number, path
+        self._open[table.kind] = path, number
         if self._fsync:
             sync_folder(self.home)
-        return number, path
+        return path, number
 
     def _seal(self, kind: str) -> None:
-        number, path = self._open.pop(kind)
+        path, number = self._open.pop(kind)
         os.close(number)
         self._sealed.append(path)
 
@@ -126,11 +129,6 @@ def taken_over(folder: Path) -> Iterator[list[Path]]:
     """Hold the spools of processes that ended, and yield their segments, oldest first.
 
     A spool whose segments are all removed meanwhile is removed as well.
-
-    Raises
-    ------
-    OSError
-        The folder cannot be read.
     """
     held: dict[Path, int] = {}
     try:
@@ -184,7 +182,7 @@ def set_aside(folder: Path, table: Table, line: bytes, said: str) -> Path:
 def _homes(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if _is_uuid(path.name))
-    except FileNotFoundError:
+    except OSError:  # it was never made, or nobody can get at it: who tries to keep a line there is told
         return []
 
 
@@ -201,7 +199,7 @@ def _lock_anew(home: Path) -> int:
         with contextlib.suppress(FileNotFoundError):
             number = os.open(home / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(number, fcntl.LOCK_EX)
-            if _is_lock_of(home, number):
+            if _is_at(home / _LOCK, number):
                 return number
             os.close(number)
 
@@ -217,16 +215,16 @@ def _lock_of_the_dead(home: Path) -> int | None:
     except BlockingIOError:
         os.close(number)
         return None
-    if _is_lock_of(home, number):
+    if _is_at(home / _LOCK, number):
         return number
     os.close(number)
     return None
 
 
-def _is_lock_of(home: Path, number: int) -> bool:
-    """Whether the folder's lock is the file that is open."""
+def _is_at(path: Path, number: int) -> bool:
+    """Whether the file at a path is the one that is open."""
     try:
-        found, mine = (home / _LOCK).stat(), os.fstat(number)
+        found, mine = path.stat(), os.fstat(number)
     except FileNotFoundError:
         return False
     return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)

@@ -42,6 +42,15 @@ class SharedSplitConfig(SplitConfig):
         self._shared = shared
 
     @property
+    def problem(self) -> str | None:
+        """Why the file is not followed, or the database; None when all is well."""
+        return self._files_problem or self._shared.problem
+
+    @problem.setter
+    def problem(self, problem: str | None) -> None:
+        self._files_problem = problem
+
+    @property
     def split_b(self) -> float:
         """The share in force now."""
         return super().split_b
