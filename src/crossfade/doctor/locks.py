@@ -35,7 +35,7 @@ class Held:
 
     path: Path
     pid: int
-    """0: of a process in another container."""
+    """0: of a process in another container, or one that is gone and whose child has inherited the lock."""
 
 
 def look_at_locks(site: Site) -> Iterator[Finding]:
@@ -81,8 +81,6 @@ def look_at_drafts(site: Site) -> Iterator[Finding]:
 
 def _next_step(held: Held) -> str:
     if held.pid <= 0:
-        return "restart the container that hangs"
-    if not psutil.pid_exists(held.pid):
         return f"`fuser -v {held.path}` says who that is"
     return f"look what it does; if it hangs: kill -9 {held.pid}"
 
@@ -105,14 +103,14 @@ def _held(paths: list[Path]) -> set[Held]:
 def _holder(pid: int) -> str | None:
     """Say who holds a lock; None where it has every reason to."""
     if pid <= 0:
-        return "a process in another container"
+        return "a process in another container, or the child of one that is gone,"
     try:
         process = psutil.Process(pid)
         command, age, status = " ".join(process.cmdline()), time.time() - process.create_time(), process.status()
     except psutil.NoSuchProcess:
-        return f"a process that number {pid}, which is gone, has started and handed it to"
+        return None
     except psutil.Error:
-        return f"process {pid}, of another user"
+        return f"process {pid}, of another user,"
     packs = "crossfade.logpacking" in command and age < _PACKING_SECONDS
     if packs and status != psutil.STATUS_STOPPED:
         return None
