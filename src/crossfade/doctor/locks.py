@@ -59,9 +59,7 @@ def look_at_locks(site: Site) -> Iterator[Finding]:
             yield Finding(
                 f"the lock on {held.path}",
                 f"{who} has held it for {_PATIENCE_SECONDS:g} s and more: {means[held.path]}",
-                f"look what it does; if it hangs: kill -9 {held.pid}"
-                if held.pid
-                else "restart the container that hangs",
+                _next_step(held),
             )
 
 
