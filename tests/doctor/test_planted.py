@@ -104,7 +104,7 @@ class TestStaleLock:
         assert look("locks", used).state == "ok"
 
     def test_handed_to_a_child(self, used: Settings, look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A lock outlives its taker in a child that has inherited it: the kernel names nobody."""
+        """A lock outlives its taker in a child that has inherited it: the kernel names one that is gone."""
         monkeypatch.setattr(locks, "_PATIENCE_SECONDS", 0.3)
         code = (
             "import fcntl, os, subprocess as s, sys; d = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT); "
@@ -118,7 +118,7 @@ class TestStaleLock:
             _, found, next_step = only(look("locks", used))
         finally:
             os.kill(int(taker.stdout), signal.SIGKILL)
-        assert "the child of one that is gone" in found
+        assert "which is gone" in found
         assert next_step.startswith(f"`fuser -v {lock_of(used.request_log)}`")
 
     def test_a_moment_is_no_fault(self, used: Settings, look: Look, monkeypatch: pytest.MonkeyPatch) -> None:

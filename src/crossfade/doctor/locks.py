@@ -35,7 +35,7 @@ class Held:
 
     path: Path
     pid: int
-    """0: of a process in another container, or one that is gone and whose child has inherited the lock."""
+    """Who took it, and may be gone, while a child of it keeps it; 0: a process in another container."""
 
 
 def look_at_locks(site: Site) -> Iterator[Finding]:
@@ -60,9 +60,7 @@ def look_at_locks(site: Site) -> Iterator[Finding]:
             yield Finding(
                 f"the lock on {held.path}",
                 f"{who} has held it for {_PATIENCE_SECONDS:g} s and more: {means[held.path]}",
-                f"look what it does; if it hangs: kill -9 {held.pid}"
-                if held.pid
-                else "restart the container that hangs",
+                _next_step(held),
             )
 
 
@@ -80,7 +78,7 @@ def look_at_drafts(site: Site) -> Iterator[Finding]:
 
 
 def _next_step(held: Held) -> str:
-    if held.pid <= 0:
+    if held.pid not in psutil.pids():  # `pid_exists` takes threads for processes
         return f"`fuser -v {held.path}` says who that is"
     return f"look what it does; if it hangs: kill -9 {held.pid}"
 
@@ -103,12 +101,12 @@ def _held(paths: list[Path]) -> set[Held]:
 def _holder(pid: int) -> str | None:
     """Say who holds a lock; None where it has every reason to."""
     if pid <= 0:
-        return "a process in another container, or the child of one that is gone,"
+        return "a process in another container"
     try:
         process = psutil.Process(pid)
         command, age, status = " ".join(process.cmdline()), time.time() - process.create_time(), process.status()
     except psutil.NoSuchProcess:
-        return None
+        return f"a child of process {pid}, which is gone,"
     except psutil.Error:
         return f"process {pid}, of another user,"
     packs = "crossfade.logpacking" in command and age < _PACKING_SECONDS
