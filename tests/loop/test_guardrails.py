@@ -19,6 +19,7 @@ def _rows(arm: str, rows: int, failed: int = 0, latency_ms: float = 5.0, labeled
             "unit": [f"{arm}{i}" for i in range(rows)],
             "status": [200] * (rows - failed) + [500] * failed,
             "latency_ms": latency_ms,
+            "minute": np.arange(rows) // 50,
             "known": np.arange(rows) < known,
         }
     )
@@ -58,6 +59,39 @@ def test_a_slow_challenger_waits(ms: float, rows: int, breached: bool) -> None:
     """B's 95th percentile above twice A's, and 50 ms above it, holds a promotion up, from 200 rows of each on."""
     found = _looked(_rows("A", rows), _rows("B", rows, latency_ms=ms))["latency"]
     assert (found.breached, found.ends) == (breached, False)
+
+
+def _late(minutes: int, share: float, rng: np.random.Generator) -> pd.DataFrame:
+    """Answers of 5 ms, 50 a minute; in a share of the minutes the machine is busy, and each takes 90 ms."""
+    rows = _rows("B", 50 * minutes)
+    rows["latency_ms"] = np.where((rng.random(minutes) < share)[rows["minute"]], 90.0, 5.0)
+    return rows
+
+
+@pytest.mark.parametrize("minutes", [5, 60])
+def test_a_busy_spell_is_no_slow_challenger(minutes: int) -> None:
+    """When the machine itself was busy for a minute, B waits for nothing, though its 95th percentile says so."""
+    b = _rows("B", 50 * minutes)
+    b["latency_ms"] = np.where(b["minute"] < max(1, minutes // 15), 90.0, 5.0)
+    found = _looked(_rows("A", 50 * minutes), b)["latency"]
+    assert "B 90.0 ms" in found.reason
+    assert not found.breached
+    assert "busy machine" in found.reason
+
+
+def test_a_slow_tail_is_noticed_when_it_lasts() -> None:
+    """An answer in five that is late, minute after minute, is the challenger's own."""
+    a, b = _rows("A", 1000), _rows("B", 1000)
+    b["latency_ms"] = np.where(np.arange(1000) % 5 == 0, 90.0, 5.0)
+    assert _looked(a, b)["latency"].breached
+    b["minute"] = 0
+    assert not _looked(a, b)["latency"].breached
+
+
+def test_busy_machines_rarely_look_like_slow_challengers() -> None:
+    """With every twentieth minute busy, at most 1 % of 300 experiments of 30 minutes are held up."""
+    rng, a = np.random.default_rng(0), _rows("A", 1500)
+    assert sum(_looked(a, _late(30, 0.05, rng))["latency"].breached for _ in range(300)) <= 3
 
 
 @pytest.mark.parametrize(("labeled", "breached"), [(240, False), (120, True), (400, True)])

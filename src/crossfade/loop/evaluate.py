@@ -200,6 +200,7 @@ def evaluate(
     contents = contents.of_experiment(experiment.id)
     rows = contents.rows[["variant", "ab_split_b", "status", "latency_ms", "label", "prediction"]].assign(
         unit=units(contents.rows),
+        minute=contents.rows["ts_utc"].dt.floor("min"),
         correct=contents.rows["label"] == contents.rows["prediction"],
         known=contents.known(),
     )

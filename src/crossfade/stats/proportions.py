@@ -104,6 +104,24 @@ def worse_share(recent: Share, baseline: Share) -> float:
     return float(stats.norm.cdf(z))
 
 
+def exceeding_share(share: Share, level: float, clusters: int) -> float:
+    """One-sided p-value: the chance of a share this far above a level when it is no higher.
+
+    By Student's t, for a variance that comes of few clusters is itself uncertain (Cameron and Miller, Journal of Human
+    Resources 2015).
+
+    Parameters
+    ----------
+    share : Share
+        As `share_of_clusters` makes it.
+    level : float
+        In [0, 1].
+    clusters : int
+        How many clusters it was made of, two at least.
+    """
+    return float(stats.t.sf((share.value - level) / np.sqrt(share.variance), clusters - 1))
+
+
 def chi_square(correct_a: int, rows_a: int, correct_b: int, rows_b: int) -> ChiSquare | None:
     """Test whether the two arms' accuracies differ.
 
