@@ -74,14 +74,23 @@ class Airflow:
         return DagRun(run_id, state, {task["task_id"]: task["state"] or "waiting" for task in tasks})
 
     def wait(self, run_id: str, progress: Callable[[DagRun], None], seconds: float = 900) -> DagRun:
-        """Wait until a run has succeeded.
+        """Wait until a run has succeeded, for as long as it gets on.
+
+        Parameters
+        ----------
+        run_id : str
+            The run.
+        progress : callable
+            Is shown each look at it.
+        seconds : float
+            How long every task may stay as it is.
 
         Raises
         ------
         ServiceError
-            It failed (the message holds the failed task's last log lines), or took too long.
+            It failed (the message holds the failed task's last log lines), or nothing changed for too long.
         """
-        deadline, unanswered = time.monotonic() + seconds, 0
+        seen, deadline, unanswered = None, time.monotonic() + seconds, 0
         while True:
             try:
                 run = self.look(run_id)
@@ -96,8 +105,10 @@ class Airflow:
                     return run
                 if run.state == "failed":
                     raise ServiceError(self._why(run))
+                if run != seen:
+                    seen, deadline = run, time.monotonic() + seconds
                 if time.monotonic() > deadline:
-                    raise ServiceError(f"{run_id} is still {run.state} after {seconds:.0f} s; see {self.url}")
+                    raise ServiceError(f"{run_id} is {run.state}, unchanged for {seconds:.0f} s; see {self.url}")
             time.sleep(1)
 
     def result(self, run_id: str, task_id: str) -> Any:

@@ -205,14 +205,20 @@ def _serving(settings: Settings) -> dict[str, Any] | None:
     return health if health["prod"] else None
 
 
-def _await_serving(settings: Settings, seconds: float = 60, **expected: str) -> dict[str, Any]:
-    """Wait until every worker serves these versions; several answers in a row have to agree."""
+def _await_serving(settings: Settings, seconds: float = 180, **expected: str) -> dict[str, Any]:
+    """Wait until every worker serves these versions, behind a proxy too: several answers in a row have to agree."""
     deadline, agreed = time.monotonic() + seconds, 0
     while True:
         health = _serving(settings)
-        agreed = agreed + 1 if health and all(health[arm] == version for arm, version in expected.items()) else 0
+        agreed = agreed + 1 if health and _serves(health, expected) else 0
         if health and agreed >= 4 * settings.router_workers:
             return health
         if time.monotonic() > deadline:
             raise ServiceError(f"the router does not serve {expected or 'a model'} after {seconds:.0f} s: {health}")
         time.sleep(0.05)
+
+
+def _serves(health: dict[str, Any], expected: dict[str, str]) -> bool:
+    """Tell whether the worker that answered, and each of its siblings, serve these versions: one prod at least."""
+    wanted = expected or {"prod": health["prod"]}
+    return all(worker[arm] == version for worker in (health, *health["workers"]) for arm, version in wanted.items())
