@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -77,7 +78,9 @@ def create_app(
     app = Flask("crossfade")
     app.config["MAX_CONTENT_LENGTH"] = settings.router_max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask types the provider by its base class
-    predictor = Predictor(reloader, config, log, settings.router_max_batch_rows)
+    tracing = _tracing(settings)
+    make_predictor = tracing.TracedPredictor if tracing else Predictor
+    predictor = make_predictor(reloader, config, log, settings.router_max_batch_rows)
 
     @cache
     def open_store() -> FeatureStore:
@@ -90,6 +93,8 @@ def create_app(
     reloader.on_look = metrics.looked
     monitor = Monitor(settings.request_log, settings.labels_log)
     web.install(app, Router(predictor, reloader, config, log, ingestor, *tokens, metrics, monitor))
+    if tracing:
+        tracing.trace_requests(app, settings.otel_exporter_otlp_endpoint)
     _say_what_is_open(settings)
     reloader.refresh()
     if follow:
@@ -97,6 +102,20 @@ def create_app(
         if keeper:
             keeper.start()
     return app
+
+
+def _tracing(settings: Settings) -> ModuleType | None:
+    """Import OpenTelemetry where a collector is named: whoever names none does not pay for it."""
+    if not settings.otel_exporter_otlp_endpoint:
+        return None
+    try:
+        from crossfade.serving import tracing
+    except ImportError as error:
+        raise SystemExit(
+            f"error: OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed ({error}): "
+            "install crossfade[otel], or unset it"
+        ) from None
+    return tracing
 
 
 def _say_what_is_open(settings: Settings) -> None:

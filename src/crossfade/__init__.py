@@ -48,7 +48,8 @@ loop/evidence.py (what every step leaves in both), loop/router.py (the router, a
 serving/messages.py (bodies), serving/config.py (the split in force),
 serving/context.py, failures.py and web.py (HTTP; serving/hotpath.py answers /predict in front of it),
 serving/scoring.py (MLflow's protocol) and inference.py (the Open Inference Protocol) in front of the same predictor,
-serving/metrics.py and tally.py (numbers over all workers), serving/monitor.py (the newest rows), serving/apidocs.py,
+serving/metrics.py and tally.py (numbers over all workers), serving/tracing.py
+(spans for OpenTelemetry), serving/monitor.py (the newest rows), serving/apidocs.py,
 operations.py and answers.py (the API, described), serving/ingest.py, ingestor.py, intake.py and labeledrow.py
 (labelled rows on their way in), compiled/ (models in the form that answers fastest), modelcache.py (copies of them,
 for when MLflow is down), logformat.py (how log lines look), stack/ (start, stop and drive the services;

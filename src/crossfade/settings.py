@@ -231,6 +231,14 @@ class Settings(BaseSettings):
         Field(description="the router's log lines: `text` for people, `json` for machines (the containers' default)"),
     ] = "text"
 
+    otel_exporter_otlp_endpoint: Annotated[
+        str,
+        Field(
+            description="OpenTelemetry collector (OTLP over HTTP) that gets a span of each of the router's requests, "
+            "such as `http://127.0.0.1:4318`; empty: none"
+        ),
+    ] = ""
+
     # Dashboard
     dashboard_refresh_seconds: Annotated[
         float, Field(ge=1, description="how often the dashboard looks, and an open page is brought up to date")
@@ -340,6 +348,13 @@ class Settings(BaseSettings):
         if token is not None and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
             raise ValueError("a token is printable ASCII without spaces: it has to fit into a header")
         return token
+
+    @field_validator("otel_exporter_otlp_endpoint", mode="after")
+    @classmethod
+    def _over_http(cls, endpoint: str) -> str:
+        if endpoint and not re.match(r"https?://[^/]", endpoint):
+            raise ValueError("give http://<host>:<port> or https://<host>:<port>, for OTLP over HTTP (not gRPC)")
+        return endpoint
 
     @field_validator("feature_store", mode="after")
     @classmethod
