@@ -22,6 +22,7 @@ def _clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("ROUTER_PORT", "99999", "less than or equal to 65535"),
         ("ROUTER_PORT", "http", "valid integer"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317", "not gRPC"),
         ("PSI_THRESHOLD", "-0.1", "greater than or equal to 0"),
         ("PSI_THRESHOLD", "nan", "finite number"),
         ("PREVIOUS_ALIAS", "prod", "must differ"),
