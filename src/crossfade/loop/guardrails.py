@@ -92,7 +92,7 @@ def _latency(arms: Mapping[str, pd.DataFrame]) -> Guardrail:
         return Guardrail("latency", True, False, f"{said}, half of B's above {limit:.1f} ms")
     minutes = int(arms["B"]["minute"].nunique())
     late = share_of_answers(arms["B"]["minute"], b > limit)
-    said = f"{said}, {late.value:.1%} of B's above {limit:.1f} ms in {minutes} minutes of traffic"
+    said = f"{said}, {late.value:.1%} of B's above {limit:.1f} ms in {minutes} min of traffic"
     lasting = minutes > 1 and exceeding_share(late, _TAIL, minutes) < _ALPHA
     return Guardrail("latency", lasting, False, said if lasting else f"{said}: this may be a busy machine")
 
