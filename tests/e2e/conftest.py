@@ -78,7 +78,8 @@ class Stack:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, isolate) -> Iterator[Stack]:
     """A stack that was started by `crossfade up`; stopped by `crossfade down` at the end."""
-    settings, environment = isolate(tmp_path_factory.mktemp("home"), AUTOML_MODELS="lr,nb,knn,dt", COLUMNS="200")
+    given = {"AUTOML_MODELS": "lr,nb,knn,dt", "COLUMNS": "200", "DASHBOARD_REFRESH_SECONDS": "1"}
+    settings, environment = isolate(tmp_path_factory.mktemp("home"), **given)
     running = Stack(settings, environment, Airflow(settings))
     try:
         running.crossfade("up")
