@@ -124,7 +124,7 @@ def serve_mlflow() -> Callable[[Settings], AbstractContextManager[None]]:
         prepare(settings)
         try:
             processes.start(service, settings.crossfade_home)
-            processes.wait_until_healthy(service, settings.crossfade_home, 120, lambda waited: None)
+            processes.wait_until_healthy(service, settings.crossfade_home, 300, lambda waited: None)
             yield
         finally:
             processes.stop(service, settings.crossfade_home)

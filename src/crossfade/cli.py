@@ -31,7 +31,8 @@ for command in (replay, plan, selftest):
     cli.command()(command)
 console = Console()
 
-_START_SECONDS = 180
+_START_SECONDS = 600
+"""A service that ends is noticed at once; one that lives may take minutes to start where many others are at work."""
 
 
 @cli.command()

@@ -45,8 +45,6 @@ _LAST_WORDS_SECONDS = 2.0
 _METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 """Other ones are `_OTHER`: a caller must not choose the names of spans."""
 
-_NO_ERROR = 400
-
 
 class TracedPredictor(Predictor):
     """Writes onto the request's span which arm answered, and for which experiment."""
@@ -135,9 +133,8 @@ def _asked(environ: WSGIEnvironment, method: str) -> dict[str, str | int]:
 
 def _note_status(span: Span, status: int) -> None:
     span.set_attribute(http_key.HTTP_RESPONSE_STATUS_CODE, status)
-    if status >= _NO_ERROR:
-        span.set_attribute(error_key.ERROR_TYPE, str(status))
     if status >= 500:  # what a caller did wrong is no error of a server's span
+        span.set_attribute(error_key.ERROR_TYPE, str(status))
         span.set_status(StatusCode.ERROR)
 
 
