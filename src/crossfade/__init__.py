@@ -52,7 +52,8 @@ serving/metrics.py and tally.py (numbers over all workers), serving/monitor.py (
 operations.py and answers.py (the API, described), serving/ingest.py, ingestor.py, intake.py and labeledrow.py
 (labelled rows on their way in), compiled/ (models in the form that answers fastest), modelcache.py (copies of them,
 for when MLflow is down), logformat.py (how log lines look), stack/ (start, stop and drive the services;
-stack/servicelog.py keeps what they print), dashboard/ (the page for people, with a map of its own), cli.py.
+stack/servicelog.py keeps what they print), serving/gunicornworker.py, arrival.py and siblings.py (how gunicorn's
+workers receive requests, and share connections out), dashboard/ (the page for people, with a map of its own), cli.py.
 
 Importing a module does nothing: no folder made, no client, no thread.
 """

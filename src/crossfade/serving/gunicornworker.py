@@ -6,6 +6,8 @@ loop, which waits for nobody, does both for all connections.
 
 Two kinds are handed over as soon as their headers are there: a body that is too long, which is refused unread, and a
 stream, which holds its thread for as long as bytes come.
+
+Workers share connections out evenly (siblings.py).
 """
 
 from __future__ import annotations
@@ -13,16 +15,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import re
 import selectors
 import socket
 import time
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from gunicorn.http.errors import ExpectationFailed, LimitRequestHeaders, LimitRequestLine, NoMoreData, ParseException
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from crossfade.serving.arrival import Arrival
+from crossfade.serving.siblings import Place, Siblings, exists
 
 ARRIVAL_SECONDS = 20.0
 """Time for a request to arrive, from its first byte (of a new connection: from its begin) to its last."""
@@ -35,84 +39,13 @@ _LEAVE_SECONDS, _LEAVE_BYTES = 2.0, 2**16
 
 _DRAIN_SECONDS = 0.05
 
+_LOOK_SECONDS = 0.1
+"""Between two looks whether siblings need help; also between two signs of life for the master."""
+
 _MOST_HEAD_BYTES = 2**16
 
 _MOST_HELD_BYTES = 2**26
 """Of all requests of a worker that are not complete."""
-
-_STREAM = b"POST /ingest/stream"
-"""Begins requests that are read as they come."""
-
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n", re.IGNORECASE)
-_CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
-_EXPECT = re.compile(rb"\r\nexpect:", re.IGNORECASE)
-
-
-class Arrival:
-    r"""The bytes of one request so far.
-
-    Parameters
-    ----------
-    most_body_bytes : int
-        A longer body need not arrive: it will be refused.
-
-    Examples
-    --------
-    >>> arrival = Arrival(100)
-    >>> arrival.take(b"POST /predict HTTP/1.1\r\nContent-Length: 2\r\n\r\n{"), arrival.take(b"}")
-    (False, True)
-    """
-
-    def __init__(self, most_body_bytes: int) -> None:
-        self.received = bytearray()
-        self.wants_to_be_asked = False
-        """The client holds its body back until it is told to continue."""
-        self._most_body_bytes = most_body_bytes
-        self._body_at: int | None = None
-        self._complete_at = 0
-        self._chunk_at: int | None = None
-
-    @property
-    def has_head(self) -> bool:
-        """Whether all headers are there."""
-        return self._body_at is not None
-
-    def take(self, data: bytes) -> bool:
-        """Add bytes; tell whether a thread can do something with the request now."""
-        start = max(0, len(self.received) - 3)
-        self.received += data
-        if self._body_at is None:
-            end = self.received.find(b"\r\n\r\n", start)
-            if end < 0:
-                return False
-            self._read_head(end + 4)
-        if self._chunk_at is not None:
-            return self._all_chunks_are_there()
-        return len(self.received) >= self._complete_at
-
-    def _read_head(self, end: int) -> None:
-        head = bytes(self.received[:end])
-        self._body_at = self._complete_at = end
-        if head.startswith(_STREAM):
-            return
-        if _CHUNKED.search(head):
-            self._chunk_at = end
-        elif (length := _LENGTH.search(head)) and int(length[1]) <= self._most_body_bytes:
-            self._complete_at += int(length[1])
-        self.wants_to_be_asked = _EXPECT.search(head) is not None and len(self.received) == end < self._complete_at
-
-    def _all_chunks_are_there(self) -> bool:
-        """Walk on from chunk to chunk; one that is none is the parser's to refuse."""
-        at = self._chunk_at or 0
-        while (line_end := self.received.find(b"\r\n", at, at + 1024)) >= 0:
-            try:
-                size = int(self.received[at:line_end].partition(b";")[0], 16)
-            except ValueError:
-                return True
-            if size <= 0:
-                return self.received.find(b"\r\n\r\n", line_end) >= 0
-            at = self._chunk_at = line_end + 2 + size + 2
-        return len(self.received) > self._most_body_bytes or len(self.received) - at > 1024
 
 
 class _Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn ships no types
@@ -151,32 +84,67 @@ def _not_logged(*_: object) -> None:
 class PatientWorker(ThreadWorker):  # type: ignore[misc]
     """A gthread worker that no slow client can keep from answering others."""
 
+    _siblings: ClassVar[Siblings | None] = None
+    _placed: ClassVar[dict[int, PatientWorker]] = {}
+    """By place, who had it last. Both are the master's; a worker has them as they were when it was forked."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._place = self._find_place()
+        self._look_due = 0.0
         self._arriving: dict[_Connection, None] = {}
         """In the order in which their time is up, as the next."""
         self._leaving: dict[_Connection, None] = {}
         self._held_bytes = 0
         self.log.access = _not_logged
 
+    def run(self) -> None:
+        """Work until told to stop."""
+        if self._place is not None:
+            self.poller.register(self._place.mailbox, selectors.EVENT_READ, self._take_over)
+        super().run()
+
+    def notify(self) -> None:
+        """Tell the master, and the siblings, that one lives; look at how they do."""
+        self._tell()
+        now = time.monotonic()
+        if now < self._look_due:
+            return
+        self._look_due = now + _LOOK_SECONDS
+        super().notify()
+        if self._place is not None:
+            for client, kept in self._place.take_orphans():
+                self._begin(client, kept)
+            self._even_out(self._place)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Wait for events, a second at most: a worker that ends has to let idle connections go, too."""
+        super().wait_for_and_dispatch_events(min(timeout, 1.0))
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Accept new connections, or no longer; a worker that ends takes no more from its siblings either."""
+        super().set_accept_enabled(enabled)
+        if self._place is not None and not self.alive:
+            self._place.leave()
+
     def accept(self, listener: socket.socket) -> None:
-        """Take a new connection."""
+        """Take a new connection, or give it to a sibling that has fewer."""
         try:
-            client, address = listener.accept()
+            client, _ = listener.accept()
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
                 raise
             return
-        self.nr_conns += 1
-        conn = _Connection(self.cfg, client, address, listener.getsockname())
-        conn.data_ready = True  # when a thread gets it
-        self._expect_request(conn)
+        if self._place is not None and (other := self._place.lightest()):
+            place, load = other
+            if load < self.nr_conns and self._place.pass_on(client, place, kept=False):
+                return
+        self._begin(client, kept=False)
 
     def on_client_socket_readable(self, conn: _Connection, client: socket.socket) -> None:
         """Receive the next request of a connection that was kept."""
         self.keepalived_conns.remove(conn)
-        self.poller.unregister(client)
-        self._expect_request(conn)
+        self._expect_request(conn, is_polled=True)
         self._receive(conn, client)
 
     def finish_request(self, conn: _Connection, fs: Any) -> None:
@@ -188,8 +156,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         super().finish_request(conn, fs)
         if behind := conn.parser.unreader.take_buffered():
             self.keepalived_conns.remove(conn)
-            self.poller.unregister(conn.sock)
-            self._expect_request(conn)
+            self._expect_request(conn, is_polled=True)
             self._take(conn, behind)
 
     def murder_pending(self) -> None:
@@ -218,13 +185,65 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         """Whether the connection can be kept: what is left of a body that was refused unread is not waited for."""
         return keepalive and bool(conn.parser.finish_body(deadline=time.monotonic() + _DRAIN_SECONDS))
 
-    def _expect_request(self, conn: _Connection) -> None:
+    def _find_place(self) -> Place | None:
+        """Return a place that is free; called in the master, before the worker is forked."""
+        if self.cfg.workers < 2:
+            return None
+        cls, places = type(self), 2 * self.cfg.workers + 2  # workers that end have theirs still
+        if cls._siblings is None:
+            cls._siblings = Siblings(places)
+        for number in range(len(cls._siblings.mailboxes)):
+            before = cls._placed.get(number)
+            if before is None or (isinstance(before.pid, int) and not exists(before.pid)):  # else it is being forked
+                cls._placed[number] = self
+                return Place(cls._siblings, number)
+        return None
+
+    def _take_over(self, _: socket.socket) -> None:
+        assert self._place is not None
+        for client, kept in self._place.take():
+            self._begin(client, kept)
+
+    def _begin(self, client: socket.socket, kept: bool) -> None:
+        """Wait for the first request of a connection, or for the next one of one that a sibling kept."""
+        self.nr_conns += 1
+        try:
+            conn = _Connection(self.cfg, client, client.getpeername(), client.getsockname())
+        except OSError:  # the client has gone
+            self.nr_conns -= 1
+            client.close()
+            return
+        conn.data_ready = True  # when a thread gets it
+        if kept:
+            conn.set_timeout()
+            self.keepalived_conns.append(conn)
+            self.poller.register(client, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
+        else:
+            self._expect_request(conn)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._place is not None and self.alive:
+            self._place.tell(self.nr_conns)
+
+    def _even_out(self, place: Place) -> None:
+        """Give idle connections to a sibling that has fewer, such as one that was started anew."""
+        while self.keepalived_conns and (other := place.lightest()) and other[1] + 2 <= self.nr_conns:
+            conn = self.keepalived_conns.popleft()
+            self.poller.unregister(conn.sock)
+            if not place.pass_on(conn.sock, other[0], kept=True):
+                self.keepalived_conns.appendleft(conn)
+                self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
+                return
+            self.nr_conns -= 1
+
+    def _expect_request(self, conn: _Connection, is_polled: bool = False) -> None:
         settings = getattr(self.wsgi, "config", {})  # Flask's; another application sets no limit of its own
         conn.arrival = Arrival(settings.get("MAX_CONTENT_LENGTH") or _MOST_HEAD_BYTES)
         conn.timeout = time.monotonic() + ARRIVAL_SECONDS
-        conn.sock.setblocking(False)
         self._arriving[conn] = None
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._receive, conn))
+        watch = self.poller.modify if is_polled else self.poller.register
+        watch(conn.sock, selectors.EVENT_READ, partial(self._receive, conn))
 
     def _receive(self, conn: _Connection, client: socket.socket) -> None:
         try:

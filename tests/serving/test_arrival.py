@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crossfade.serving.gunicornworker import Arrival
+from crossfade.serving.arrival import Arrival
 
 MOST = 100
 HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\n"
