@@ -6,6 +6,7 @@ gunicorn "app:create_app()"
 from __future__ import annotations
 
 import logging
+import sys
 from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("crossfade.router")
 
+_TURN_SECONDS = 0.0005
+"""How long a thread may run Python while another wants to. A request that waits for it waits that long, and with the
+interpreter's own 5 ms the slowest in a hundred took 12 ms where most took one."""
+
 
 def create_app(
     settings: Settings | None = None,
@@ -60,6 +65,7 @@ def create_app(
     except SettingsError as error:
         raise SystemExit(f"error: {error}") from None  # under gunicorn too: one line, no traceback
     log_to_stdout(settings.log_format)
+    sys.setswitchinterval(_TURN_SECONDS)
     copies = settings.router_config.with_name("models") / f"of-{quote(settings.reg_model_name, safe='')}"
     source = registry or open_source(settings.mlflow_tracking_uri, settings.reg_model_name)
     metrics = Metrics(settings.router_config.with_name("workers"))

@@ -183,7 +183,13 @@ class AppendOnlyCsv:
 
 def _line(row: Iterable[Cell]) -> str:
     """Write a row as `csv.writer` does, in less than half the time."""
-    cells = [csv_cell(cell) if isinstance(cell, str) else ("" if cell is None else str(cell)) for cell in row]
+    cells = [
+        # Most cells are plain texts: they are told apart without a call.
+        (cell if '"' not in cell and "," not in cell else csv_cell(cell))
+        if isinstance(cell, str)
+        else ("" if cell is None else str(cell))
+        for cell in row
+    ]
     return ",".join(cells) + "\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import chain, repeat
 from typing import NamedTuple
 
@@ -47,17 +48,22 @@ class LogBatch(NamedTuple):
 
     def lines(self) -> str:
         """Write the rows as lines of CSV, all at once: what `rows` says, for a tenth of the time."""
-        columns = [
-            map(str, range(len(self.features))),
+        columns: list[str | Sequence[str]] = [
+            _places(len(self.features)),
             *map(_json_cells, zip(*self.features, strict=True)),
             _cells(self.labels),
             _cells(self.predictions),
             _numbers(self.probabilities),
         ]
-        first, *between = self._pieces()
-        parts: list[Iterable[str]] = [repeat(first, len(self.features))]
+        same, *between = self._pieces()
+        parts: list[Iterable[str]] = []
         for column, piece in zip(columns, between, strict=True):
-            parts += [column, repeat(piece, len(self.features))]
+            if isinstance(column, str):
+                same += column + piece
+            else:
+                parts += [repeat(same, len(self.features)), column]
+                same = piece
+        parts.append(repeat(same, len(self.features)))
         return "".join(chain.from_iterable(zip(*parts, strict=True)))
 
     def _pieces(self) -> list[str]:
@@ -72,9 +78,16 @@ class LogBatch(NamedTuple):
         return pieces
 
 
-def _cells(texts: Iterable[str]) -> list[str]:
-    known: dict[str, str] = {}
-    return [known.get(text) or known.setdefault(text, csv_cell(text)) for text in texts]
+@lru_cache(maxsize=4)
+def _places(count: int) -> list[str]:
+    """Return the numbers of so many rows, as text; most callers send batches of one size."""
+    return list(map(str, range(count)))
+
+
+def _cells(texts: Sequence[str]) -> str | list[str]:
+    """Write a column of texts; one cell, if it is the same in all rows."""
+    cells = {text: csv_cell(text) for text in set(texts)}
+    return next(iter(cells.values())) if len(cells) == 1 else [cells[text] for text in texts]
 
 
 def _numbers(values: Sequence[float | None]) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -31,6 +32,10 @@ FORMAT = 1
 
 DESCRIPTION, GRAPH, LEAVES, PICKLE = "compiled.json", "model.onnx", "leaves.npy", "estimator.pkl"
 """Names of a compiled model's files; all but the first are there in some tiers only."""
+
+
+_prediction: Callable[[tuple[Label, float | None]], Prediction] = partial(tuple.__new__, Prediction)
+"""Make a prediction of a pair, in a third of the time that its own constructor takes."""
 
 
 class Evaluator(Protocol):
@@ -70,7 +75,7 @@ class CompiledModel:
         if len(rows) == 1:
             return [Prediction(*self.answer(rows[0]))]
         classes, found = self.classes, self._evaluator.answer_many(rows) if len(rows) else []
-        return [Prediction(classes[place], share) for place, share in found]
+        return list(map(_prediction, [(classes[place], share) for place, share in found]))
 
     def predict_frame(self, frame: pd.DataFrame) -> list[Prediction]:
         """Answer the rows of a data frame as `FeatureSchema.conform` makes it."""

@@ -234,13 +234,13 @@ def _predict(arm: Arm, rows: Sequence[Sequence[Value]]) -> list[Prediction]:
     predictions = arm.loaded.model.predict(rows)
     if len(predictions) != len(rows):
         raise ValueError(f"{len(predictions)} answers to {len(rows)} rows")
-    for prediction in predictions:
-        _text_of(prediction, arm)
+    for label in {prediction.label for prediction in predictions}:
+        _text_of(label, arm)
     return predictions
 
 
-def _text_of(prediction: Prediction, arm: Arm) -> str:
-    return arm.texts.get(prediction.label) or label_text(prediction.label, "prediction")
+def _text_of(label: Label, arm: Arm) -> str:
+    return arm.texts.get(label) or label_text(label, "prediction")
 
 
 def _answer(done: _Answered) -> Answer:
@@ -277,7 +277,7 @@ def _log_row(now: str, done: _Answered, of_batch: bool = False) -> LogRow:
         ab_split_b=done.split_b,
         features_json="" if of_batch else _encode(dict(zip(_names(done), task.rows[0], strict=True))).decode(),
         label="" if of_batch else task.labels[0],
-        prediction=_text_of(single, arm) if single else "",
+        prediction=_text_of(single.label, arm) if single else "",
         probability=single.probability if single else None,
         latency_ms=done.latency_ms,
         status=200 if done.predictions else 500,
@@ -287,7 +287,9 @@ def _log_row(now: str, done: _Answered, of_batch: bool = False) -> LogRow:
 def _log_batch(now: str, done: _Answered) -> LogBatch:
     """Make the rows of a batch; without predictions the model failed."""
     task, rows = done.task, len(done.task.rows)
-    predictions = [_text_of(one, done.arm) for one in done.predictions or ()] or [""] * rows
+    labels = [one.label for one in done.predictions or ()]
+    texts = {label: _text_of(label, done.arm) for label in set(labels)}
+    predictions = [texts[label] for label in labels] or [""] * rows
     probabilities = [one.probability for one in done.predictions or ()] or [None] * rows
     common = _log_row(now, done, of_batch=True)
     return LogBatch(common, _names(done), task.rows, task.labels, predictions, probabilities)
