@@ -3,9 +3,10 @@
     .venv/bin/python benchmarks/serving.py [--rounds 3] [--seconds 5] [--only NAME,NAME] [--json] [--write]
 
 All are on this machine, asked by wrk over 16 kept-alive connections: one row of Iris per request, and batches of 1,000.
-Kept-alive connections may all land on one worker, which halves what a server does; so every round opens new ones, the
-servers take turns within a round, and ratios are taken round by round. Who is not measured is asleep. What is compared
-with is in servers/ours.py and servers/peers.py; the other servers are installed below --envs, each by itself.
+Kept-alive connections may all land on one worker, which halves what a server does (our gunicorn shares them out); so
+every round opens new ones, the servers take turns within a round, and ratios are taken round by round. Who is not
+measured is asleep. What is compared with is in servers/ours.py and servers/peers.py; the other servers are installed
+below --envs, each by itself.
 """
 
 from __future__ import annotations

@@ -53,10 +53,14 @@ class Ours:
     """None: it has no model."""
     app: Literal["router", "straightforward", "constant"] = "router"
     batch: bool = False
+    threads: int | None = None
+    """None: as many as ROUTER_THREADS has by itself."""
 
 
 OURS = (
     Ours("granian", "Crossfade, ROUTER_SERVER=granian, linear models", "granian", "linear", batch=True),
+    Ours("granian-2-threads", "the same, ROUTER_THREADS=2", "granian", "linear", batch=True, threads=2),
+    Ours("granian-1-thread", "the same, ROUTER_THREADS=1", "granian", "linear", batch=True, threads=1),
     Ours("granian-forest", "Crossfade, ROUTER_SERVER=granian, random forests", "granian", "forest"),
     Ours("gunicorn", "Crossfade, ROUTER_SERVER=gunicorn, linear models", "gunicorn", "linear", batch=True),
     Ours("gunicorn-forest", "Crossfade, ROUTER_SERVER=gunicorn, random forests", "gunicorn", "forest"),
@@ -115,6 +119,8 @@ def our_server(one: Ours, folder: Path, tracking_uri: str) -> Server:
         "mlflow_tracking_uri": tracking_uri,
         "reg_model_name": one.family or "none",
     }
+    if one.threads:
+        given["router_threads"] = one.threads
     folder.mkdir(parents=True, exist_ok=True)
     settings = load_settings(**given)
     environment = {name.upper(): str(value) for name, value in given.items()}

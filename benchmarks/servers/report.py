@@ -190,7 +190,7 @@ linear models; for random forests the ratios are just told.
 - `constant-...` is the same server with the same settings around an application that does nothing: the distance to it
   is what all of our work costs.
 - With so few connections the system may give most of them to one of two workers. Then a server does about half of what
-  it could; the spread shows it, and more rounds even it out.
+  it could; the spread shows it, and more rounds even it out. Ours under gunicorn share them out evenly.
 - The peers have two workers and no access log, and otherwise what was fastest in trials on two cores: MLServer without
   parallel workers, LitServe with one API server, BentoML and FastAPI with `async def`, MLflow without a signature and
   asked by `dataframe_split`. None batches requests that arrive together: one row at a time is what is compared.
