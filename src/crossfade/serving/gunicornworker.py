@@ -187,7 +187,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
 
     def _find_place(self) -> Place | None:
         """Return a place that is free; called in the master, before the worker is forked."""
-        if self.cfg.workers < 2:
+        if self.cfg.workers < 2 or self.cfg.is_ssl:  # what was agreed on with a client stays in its worker
             return None
         cls, places = type(self), 2 * self.cfg.workers + 2  # workers that end have theirs still
         if cls._siblings is None:
@@ -206,13 +206,12 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
 
     def _begin(self, client: socket.socket, kept: bool) -> None:
         """Wait for the first request of a connection, or for the next one of one that a sibling kept."""
-        self.nr_conns += 1
         try:
             conn = _Connection(self.cfg, client, client.getpeername(), client.getsockname())
         except OSError:  # the client has gone
-            self.nr_conns -= 1
             client.close()
             return
+        self.nr_conns += 1
         conn.data_ready = True  # when a thread gets it
         if kept:
             conn.set_timeout()

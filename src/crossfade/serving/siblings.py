@@ -116,7 +116,7 @@ class Place:
     def _take_from(self, place: int) -> Iterator[tuple[socket.socket, bool]]:
         while True:
             try:
-                kind, descriptors, _, _ = socket.recv_fds(self._mailboxes[place][1], 1, 1)
+                kind, descriptors, _, _ = socket.recv_fds(self._mailboxes[place][1], 1, 1, socket.MSG_CMSG_CLOEXEC)
             except OSError:  # it is empty
                 return
             for descriptor in descriptors:
