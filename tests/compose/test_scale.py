@@ -169,7 +169,7 @@ def _clients(url: str, stop: threading.Event) -> tuple[list[threading.Thread], l
             request_id = f"kill-{client}-{i}"
             body = {"request_id": request_id, "user_id": i % USERS, "features": FEATURES}
             try:
-                answer = session.post(f"{url}/predict", json=body, timeout=30)
+                answer = session.post(f"{url}/predict", json=body, timeout=150)
             except requests.RequestException as error:
                 failed.append((request_id, repr(error)))
                 session = requests.Session()
