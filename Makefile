@@ -4,7 +4,7 @@
 
 CROSSFADE := .venv/bin/crossfade
 STAMP := .venv/.synced
-BENCHMARKS := decision drift engines evaluation false_alarms log_reading postgres_log serving
+BENCHMARKS := decision drift engines evaluation false_alarms log_reading postgres_log postgres_reading serving
 COMPILE := uv pip compile --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
 
 help: ## list the targets
