@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import requests
@@ -156,7 +157,9 @@ def test_users_keep_their_arm_wherever_they_are_answered(containers, experiment,
         assert _arms_at(containers, router) == expected
 
 
-def _clients(url: str, stop: threading.Event) -> tuple[list[threading.Thread], list[str], list[tuple[str, str]]]:
+def _clients(
+    url: str, name: str, stop: threading.Event
+) -> tuple[list[threading.Thread], list[str], list[tuple[str, str]]]:
     """Make clients that ask as fast as they are answered; what was answered, and what was not, with the reason."""
     answered: list[str] = []
     failed: list[tuple[str, str]] = []
@@ -166,7 +169,7 @@ def _clients(url: str, stop: threading.Event) -> tuple[list[threading.Thread], l
         for i in itertools.count():
             if stop.is_set():
                 return
-            request_id = f"kill-{client}-{i}"
+            request_id = f"{name}-{client}-{i}"
             body = {"request_id": request_id, "user_id": i % USERS, "features": FEATURES}
             try:
                 answer = session.post(f"{url}/predict", json=body, timeout=150)
@@ -190,8 +193,8 @@ def _more(answered: list[str], count: int) -> Callable[[], bool]:
 
 def test_a_killed_router_costs_the_requests_in_flight_only(containers):
     """Each router is killed once under 8 clients: they lose one request each at most, and no answer is missing."""
-    stop = threading.Event()
-    threads, answered, failed = _clients(containers.settings.router_url, stop)
+    stop, name = threading.Event(), f"kill-{uuid4().hex}"
+    threads, answered, failed = _clients(containers.settings.router_url, name, stop)
     for thread in threads:
         thread.start()
     try:
@@ -207,7 +210,7 @@ def test_a_killed_router_costs_the_requests_in_flight_only(containers):
         for thread in threads:
             thread.join()
     logged = Counter(
-        _sql(containers, "crossfade", "select request_id from crossfade_rows where request_id like 'kill-%'")
+        _sql(containers, "crossfade", f"select request_id from crossfade_rows where request_id like '{name}-%'")
     )
     assert len(answered) == len(set(answered))
     assert all(logged[request_id] == 1 for request_id in answered)
