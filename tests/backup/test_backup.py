@@ -25,7 +25,7 @@ from crossfade.errors import CrossfadeError, DataError, ServiceError
 from crossfade.featurestore import FeatureStore
 from crossfade.logpacking import pack
 from crossfade.logreader import read_log
-from crossfade.loop.audit import Audit
+from crossfade.loop.audit import FileAudit
 from crossfade.loop.reports import ReportPaths, verify_manifest, write_json, write_manifest
 from crossfade.registry import Registry
 from crossfade.requestlog import COLUMNS, CsvRequestLog, LateLabel, LogRow
@@ -73,7 +73,7 @@ def _work(settings: Settings) -> FlaskClient:
     write_json(paths.recommendation, {"decision": "monitor"})
     write_json(paths.drift / "drift_status.json", {"verdict": "stable"})
     write_manifest(paths)
-    Audit.under(settings.report_dir).append({"event": "look", "verdict": "keep"})
+    FileAudit.under(settings.report_dir).append({"event": "look", "verdict": "keep"})
     return client
 
 
@@ -156,7 +156,7 @@ def test_there_and_back(worked: tuple[Settings, dict[str, str]], isolate: Isolat
     assert after.set_aside == 0
     assert after.rows.iloc[:41].astype(str).equals(before.rows.iloc[:41].astype(str))
     assert after.rows["label"].notna().sum() == 1
-    assert Audit.under(new.report_dir).read() == Audit.under(settings.report_dir).read()
+    assert FileAudit.under(new.report_dir).read() == FileAudit.under(settings.report_dir).read()
     assert verify_manifest(ReportPaths.of(new)) == []
     assert crossfade(new_environment, "verify").exit_code == 0
     assert FeatureStore(new.feature_store).stats(NAME) == FeatureStore(settings.feature_store).stats(NAME)

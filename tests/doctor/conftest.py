@@ -11,7 +11,7 @@ import pytest
 from crossfade.doctor.command import all_checks
 from crossfade.doctor.examine import Examined, examine
 from crossfade.doctor.finding import Site
-from crossfade.loop.audit import Audit
+from crossfade.loop.audit import FileAudit
 from crossfade.requestlog import CsvRequestLog, LateLabel, LogRow
 from crossfade.settings import Settings
 
@@ -40,7 +40,7 @@ def used(tmp_path: Path, isolate: Callable[..., tuple[Settings, dict[str, str]]]
     """An installation with a log, labels and an audit, on free ports; nothing of it runs."""
     settings, _ = isolate(tmp_path)
     log_rows(settings)
-    Audit.under(settings.report_dir).append({"event": "look", "verdict": "keep"})
+    FileAudit.under(settings.report_dir).append({"event": "look", "verdict": "keep"})
     return settings
 
 
