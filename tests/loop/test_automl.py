@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import cloudpickle
 import numpy as np
 import pandas as pd
 import pytest
+from distributed import Client
 
 from crossfade.data import load_dataset
 from crossfade.engine import EngineName, dask_client
@@ -246,15 +248,18 @@ def test_rows_are_not_forgotten_where_that_empties_a_column() -> None:
     assert candidate.learnt == 3500
 
 
-def test_dask_chooses_what_this_process_chooses(mixed: Trained) -> None:
-    """Compared by a Dask cluster's workers, the same algorithm wins with the same scores and gives the same answers."""
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Client]:
+    """A Dask cluster that trainings share: each of its workers imports PyCaret once."""
     with dask_client("", workers=2) as client:
-        address = client.scheduler.address
-        trainer = PyCaretTrainer(
-            TRAINER.models, TRAINER.folds, TRAINER.seed, engine="dask", engine_address=str(address)
-        )
-        candidate = trainer.train(mixed.rows, "target")
-        assert True in client.run(_has_trained).values()
+        yield client
+
+
+def test_dask_chooses_what_this_process_chooses(mixed: Trained, cluster: Client) -> None:
+    """Compared by a Dask cluster's workers, the same algorithm wins with the same scores and gives the same answers."""
+    trainer = replace(TRAINER, engine="dask", engine_address=cluster.scheduler.address)
+    candidate = trainer.train(mixed.rows, "target")
+    assert True in cluster.run(_has_trained).values()
     assert candidate.algorithm == mixed.candidate.algorithm
     assert candidate.holdout_answers == mixed.candidate.holdout_answers
     scores = ["id", "Accuracy", "F1 macro"]
@@ -262,11 +267,12 @@ def test_dask_chooses_what_this_process_chooses(mixed: Trained) -> None:
 
 
 @pytest.mark.parametrize("engine", ["local", "dask"])
-def test_algorithms_that_fail_are_left_out(engine: EngineName) -> None:
+def test_algorithms_that_fail_are_left_out(engine: EngineName, request: pytest.FixtureRequest) -> None:
     """An algorithm that cannot learn these rows is left out, here and on a cluster; that none can is a DataError."""
     few = IRIS.frame[IRIS.frame["target"] < 2].groupby("target").head(3).reset_index(drop=True)
     rows = _given(few, IRIS.frame.iloc[60:80])
-    candidate = PyCaretTrainer(["lr", "knn"], 2, 1, engine=engine).train(rows, "target")
+    address = request.getfixturevalue("cluster").scheduler.address if engine == "dask" else ""
+    candidate = PyCaretTrainer(["lr", "knn"], 2, 1, engine=engine, engine_address=address).train(rows, "target")
     assert candidate.leaderboard["id"].tolist() == ["lr"]
     with pytest.raises(DataError, match="none of knn could learn these 6 rows"):
-        PyCaretTrainer(["knn"], 2, 1, engine=engine).train(rows, "target")
+        PyCaretTrainer(["knn"], 2, 1, engine=engine, engine_address=address).train(rows, "target")

@@ -12,7 +12,7 @@ from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.entities import Run
+from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
@@ -67,13 +67,23 @@ def start_run(
     parent : str
         Run that it is listed under; empty: none.
     """
-    found = mlflow.set_experiment(experiment)
-    if _VIEW[0] not in found.tags:
-        mlflow.set_experiment_tag(*_VIEW)
+    found = _use(experiment)
     _end_killed(found.experiment_id, model, kind, trigger)
     tags = {KIND: kind, MODEL: model, TRIGGER: _quotable(trigger)} | ({_PARENT: parent} if parent else {})
     with mlflow.start_run(run_name=name or kind, tags=tags) as run:
         yield run
+
+
+def _use(name: str) -> Experiment:
+    """Make an experiment the present one, shown as a list of training runs."""
+    found = mlflow.set_experiment(name)
+    if _VIEW[0] not in found.tags:
+        try:
+            mlflow.set_experiment_tag(*_VIEW)
+        except MlflowException:  # MLflow refuses it where another run does it at the same time
+            if _VIEW[0] not in mlflow.get_experiment(found.experiment_id).tags:
+                raise
+    return found
 
 
 def _end_killed(experiment_id: str, model: str, kind: str, trigger: str) -> None:
@@ -106,7 +116,7 @@ def group_run(experiment: str, model: str, name: str) -> str:
     )
     if found:
         return str(found[0].info.run_id)
-    mlflow.set_experiment(experiment)
+    _use(experiment)
     with mlflow.start_run(run_name=name, tags=tags) as run:
         return str(run.info.run_id)
 
