@@ -78,7 +78,7 @@ def test_a_task_links_to_its_pages(stack, ask, retrained, task_id):
             "check_drift",
             r"1,000 live rows, .* UTC, .* the \d+ rows that version 1 learnt: drift\..*Decision: retrain, because",
         ),
-        ("retrain", r"best of \d algorithms .* held-out rows .* it passed the champion gate, because"),
+        ("retrain", r"best of \d algorithms .* held-out rows .* it passed the champion gate: macro F1"),
         ("register_staging", r"Version 2 of IrisClassifier: the challenger, .* experiment IrisClassifier-v1-v2"),
         ("ab_evaluate_and_promote", r"Look 1 at experiment IrisClassifier-v1-v2\. .*Verdict: keep, because"),
     ],
