@@ -174,7 +174,7 @@ def test_every_panel_has_data(page):
     assert not severe
 
 
-def test_first_data_come_within_a_second(page):
+def test_first_data_come_soon(page):
     """Once the browser has the scripts."""
     page.driver.execute_cdp_cmd(
         "Page.addScriptToEvaluateOnNewDocument",
