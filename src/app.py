@@ -6,7 +6,6 @@ gunicorn "app:create_app()"
 from __future__ import annotations
 
 import logging
-import sys
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
@@ -37,10 +36,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("crossfade.router")
 
-_TURN_SECONDS = 0.0005
-"""How long a thread may run Python while another wants to. A request that waits for it waits that long, and with the
-interpreter's own 5 ms the slowest in a hundred took 12 ms where most took one."""
-
 
 def create_app(
     settings: Settings | None = None,
@@ -69,7 +64,6 @@ def create_app(
         kept = log or _open(settings, background)
     except CrossfadeError as error:
         raise SystemExit(f"error: {error}") from None  # under gunicorn too: one line, no traceback
-    sys.setswitchinterval(_TURN_SECONDS)
     copies = settings.router_config.with_name("models") / f"of-{quote(settings.reg_model_name, safe='')}"
     source = registry or open_source(settings.mlflow_tracking_uri, settings.reg_model_name)
     metrics = Metrics(settings.router_config.with_name("workers"))
