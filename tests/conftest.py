@@ -32,12 +32,12 @@ from crossfade.stack.services import embedded_services, prepare
 from crossfade.version import COMPILED_FOLDER, Version
 
 os.environ.setdefault("PYCARET_CUSTOM_LOGGING_PATH", os.devnull)
+os.environ["COLUMNS"] = "1000"  # sentences are looked for in what is printed: none is to be broken at an edge
 
 
-@pytest.fixture(autouse=True)
-def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sentences are looked for in what is printed: none is to be broken at an edge."""
-    monkeypatch.setenv("COLUMNS", "1000")
+def pytest_sessionfinish() -> None:
+    """Let pytest's own summary be as wide as it is elsewhere."""
+    os.environ.pop("COLUMNS", None)
 
 
 @pytest.fixture(scope="session")
