@@ -7,7 +7,7 @@ import json
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,6 @@ from crossfade.loop.reports import ReportPaths, verify_manifest, write_json, wri
 from crossfade.registry import Registry
 from crossfade.requestlog import COLUMNS, CsvRequestLog, LateLabel, LogRow
 from crossfade.settings import Settings
-from crossfade.stack import processes
-from crossfade.stack.services import embedded_services, prepare
 from crossfade.version import Version
 
 NAME = "BackedUp"
@@ -120,19 +118,12 @@ def _requests_meanwhile(settings: Settings) -> Iterator[list[str]]:
         thread.join(30)
 
 
-@contextmanager
-def _mlflow(settings: Settings) -> Iterator[None]:
-    service = embedded_services(settings)[0]
-    prepare(settings)
-    try:
-        processes.start(service, settings.crossfade_home)
-        processes.wait_until_healthy(service, settings.crossfade_home, 120, lambda waited: None)
-        yield
-    finally:
-        processes.stop(service, settings.crossfade_home)
-
-
-def test_there_and_back(worked: tuple[Settings, dict[str, str]], isolate: Isolate, tmp_path: Path) -> None:
+def test_there_and_back(
+    worked: tuple[Settings, dict[str, str]],
+    isolate: Isolate,
+    serve_mlflow: Callable[[Settings], AbstractContextManager[None]],
+    tmp_path: Path,
+) -> None:
     """Saved at work by one command, restored by one elsewhere: the same versions answer, nothing is missing."""
     settings, environment = worked
     client = _work(settings)
@@ -160,7 +151,7 @@ def test_there_and_back(worked: tuple[Settings, dict[str, str]], isolate: Isolat
     assert verify_manifest(ReportPaths.of(new)) == []
     assert crossfade(new_environment, "verify").exit_code == 0
     assert FeatureStore(new.feature_store).stats(NAME) == FeatureStore(settings.feature_store).stats(NAME)
-    with _mlflow(new):
+    with serve_mlflow(new):
         old_registry, new_registry = (Registry(s.mlflow_tracking_uri, NAME) for s in (settings, new))
         assert new_registry.aliases() == old_registry.aliases() == {"prod": "1", "staging": "2"}
         assert new_registry.versions() == old_registry.versions()
