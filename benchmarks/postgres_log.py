@@ -10,9 +10,6 @@ private, on the same machine and disk, with fsync on.
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,14 +22,13 @@ import psycopg
 from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 from servers.ours import ALGORITHMS, Ours, mlflow_server, our_server, registry_is_up, run_models
-from servers.processes import StartFailed, running
+from servers.processes import StartFailed, prepare_to_measure, running
 from servers.results import Measured
 from serving import Contest, rounds
 
 from crossfade.errors import ServiceError
 from crossfade.postgres.address import DatabaseUrl
 from crossfade.postgres.private import PrivateServer
-from crossfade.settings import Settings
 
 BASE = "csv"
 
@@ -104,11 +100,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Measure, and print the table."""
     arguments = parse()
-    if shutil.which("wrk") is None:
-        sys.exit("error: wrk is not there: apt-get install wrk")
-    for name in Settings.model_fields:  # the installation that the shell is set up for is not meant
-        os.environ.pop(name.upper(), None)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are stopped then, too
+    prepare_to_measure()
     console = Console(stderr=True)
     with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console, transient=True) as progress:
         try:

@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -29,13 +27,11 @@ from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 from servers.ours import ALGORITHMS, OURS, Rows, mlflow_server, our_server, registry_is_up, run_models
 from servers.peers import PEERS, NotInstalled, install, peer_server
-from servers.processes import Process, Question, Server, StartFailed, running
+from servers.processes import Process, Question, Server, StartFailed, prepare_to_measure, running
 from servers.report import show, write
 from servers.results import Measured, Result, ratios_of
 from servers.wrk import USER, Load, load
 from sklearn.datasets import load_iris
-
-from crossfade.settings import Settings
 
 BATCH_ROWS = 1_000
 WARM_UP_SECONDS = 1.0
@@ -226,11 +222,7 @@ def _cache() -> Path:
 def main() -> None:
     """Measure, and print the table and the ratios with their spread."""
     arguments = parse()
-    if shutil.which("wrk") is None:
-        sys.exit("error: wrk is not there: apt-get install wrk")
-    for name in Settings.model_fields:  # the installation that the shell is set up for is not meant
-        os.environ.pop(name.upper(), None)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are stopped then, too
+    prepare_to_measure()
     with Progress(
         *Progress.get_default_columns(), TimeElapsedColumn(), console=Console(stderr=True), transient=True
     ) as progress:

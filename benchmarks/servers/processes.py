@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +18,8 @@ from typing import Any
 
 import psutil
 import requests
+
+from crossfade.settings import Settings
 
 START_SECONDS = 180
 
@@ -123,6 +127,18 @@ class Process:
         root, *others = _closed_pss(self.tree())
         self.memory = Memory(root, sorted(others, reverse=True))
         return self.memory
+
+
+def prepare_to_measure() -> None:
+    """Forget the installation that the shell is set up for, and see to it that servers are stopped with this program.
+
+    Raises SystemExit where wrk is not installed.
+    """
+    if shutil.which("wrk") is None:
+        sys.exit("error: wrk is not there: apt-get install wrk")
+    for name in Settings.model_fields:
+        os.environ.pop(name.upper(), None)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
 def free_ports(count: int) -> list[int]:
