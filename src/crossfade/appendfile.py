@@ -16,6 +16,9 @@ _MOST_HEADER_BYTES = 4096
 _IN_FLIGHT_SECONDS = 0.01
 """A write that another process has begun is over by then, many times over."""
 
+_LOOKS = 100
+"""Until then, at a line that is not complete: most are a moment later, and everybody here waits meanwhile."""
+
 
 class Turn:
     """A lock that nobody waits for longer than a disk may take: a thread inside a system call cannot be called back.
@@ -136,11 +139,13 @@ class AppendFile:
 
     def _ends_torn(self, size: int) -> bool:
         """Whether some process died in the middle of the last line (and is not writing it just now)."""
+        looks = 0
         while self._is_torn_at(size):
-            time.sleep(_IN_FLIGHT_SECONDS)
-            before, size = size, os.fstat(self._number).st_size
-            if size == before:
+            if looks == _LOOKS:
                 return True
+            time.sleep(_IN_FLIGHT_SECONDS / _LOOKS)
+            before, size = size, os.fstat(self._number).st_size
+            looks = looks + 1 if size == before else 0
         return False
 
     def _is_torn_at(self, place: int) -> bool:
