@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 import time
 from pathlib import Path
 
@@ -60,12 +61,12 @@ def test_demo_replaces_the_model(containers):
 def test_readme_curls_work(containers):
     """Every `curl` of the README is answered with 200."""
     text = (Path(__file__).resolve().parents[2] / "README.md").read_text().replace("\\\n", " ")
-    calls = [line.split("127.0.0.1:8080", 1)[1] for line in text.splitlines() if line.startswith("curl ")]
+    calls = [shlex.split(line, comments=True) for line in text.splitlines() if line.startswith("curl ")]
     assert len(calls) >= 4
     for call in calls:
-        path, _, rest = call.partition(" ")
-        url = containers.settings.router_url + path
-        body = rest.split("-d '", 1)[1].rsplit("'", 1)[0] if "-d '" in rest else None
+        (place,) = (word for word in call if "127.0.0.1:8080" in word)
+        url = containers.settings.router_url + place.split("127.0.0.1:8080", 1)[1]
+        body = call[call.index("-d") + 1] if "-d" in call else None
         answer = requests.post(url, json=json.loads(body), timeout=30) if body else requests.get(url, timeout=30)
         assert answer.status_code == 200, (call, answer.text)
 

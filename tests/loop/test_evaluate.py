@@ -89,6 +89,14 @@ def test_a_better_challenger_is_promoted() -> None:
     assert "accuracy 0.800 (A, version 1) against 0.950 (B, version 2)" in found.reasons[0]
 
 
+def test_overwhelming_evidence_can_be_reported() -> None:
+    """However sure a gate is, its numbers are JSON, and stay so in PostgreSQL, which writes large floats out whole."""
+    found = judged(an_arm("A", 2000, 200), an_arm("B", 2000, 1990))
+    gates = json.loads(json.dumps(found.to_dict()["gates"], allow_nan=False))
+    assert gates["anytime"]["p_value"] < 1e-200
+    assert gates["anytime"]["e_value"] == 1e15
+
+
 def test_a_worse_challenger_is_rejected() -> None:
     """B significantly worse is `reject`."""
     found = judged(an_arm("A", 200, 190), an_arm("B", 200, 160))

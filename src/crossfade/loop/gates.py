@@ -20,6 +20,9 @@ Bools = npt.NDArray[np.bool_]
 
 GateName = Literal["chi2", "anytime", "paired"]
 
+_MOST_E = 1e15
+"""More says no more, and a database's JSON makes of a much larger float a whole number that Airflow cannot read."""
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -35,7 +38,7 @@ class Gate:
     p_value_worse: float | None = None
     """That B is worse; None for chi2, whose p-value has two sides."""
     e_value: float | None = None
-    """That B is better; None for chi2."""
+    """That B is better, 1e15 at most; None for chi2."""
 
 
 def ask_gates(
@@ -109,7 +112,7 @@ def paired_gate(pairs: Pairs | None, alpha: float) -> Gate:
 
 
 def _sequential(name: GateName, shown: str, difference: float, better: Evidence, worse: Evidence, alpha: float) -> Gate:
-    numbers = (difference, better.p_value, worse.p_value, better.e_value)
+    numbers = (difference, better.p_value, worse.p_value, min(better.e_value, _MOST_E))
     if better.p_value <= alpha:
         return Gate(name, "better", f"{shown} p = {better.p_value:.3g}: B is better", *numbers)
     if worse.p_value <= alpha:
