@@ -54,7 +54,7 @@ Around them::
         postgres/                                      the log of several machines, with a map of its own
     serving/, beside 1, 2 and 9
         messages.py, labeledrow.py                     bodies
-        predictor.py, hotpath.py                       one request; /predict, answered in front of Flask
+        predictor.py, requestids.py, hotpath.py        one request; its name; /predict, answered in front of Flask
         web.py, context.py, failures.py                HTTP
         scoring.py, inference.py                       MLflow's protocol, the Open Inference Protocol
         catalog.py, config.py, replicas.py             what may be served; the split in force, for one and several

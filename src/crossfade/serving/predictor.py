@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -21,6 +20,7 @@ from crossfade.serving.config import SplitConfig
 from crossfade.serving.deployment import Arm, Deployment
 from crossfade.serving.messages import PredictBody
 from crossfade.serving.reload import Reloader
+from crossfade.serving.requestids import new_request_id
 
 _log = logging.getLogger(__name__)
 
@@ -50,25 +50,21 @@ class Answer(NamedTuple):
 
     def to_dict(self) -> dict[str, object]:
         """JSON-able body."""
-        answered: dict[str, object]
-        if self.batch:
-            labels: list[Label] = [prediction.label for prediction in self.predictions]
-            probabilities = [prediction.probability for prediction in self.predictions]
-            answered = {"predictions": labels, "probabilities": probabilities}
-        else:
-            (single,) = self.predictions
-            answered = {"prediction": single.label, "probability": single.probability}
-        return {
+        body: dict[str, object] = {
             "request_id": self.request_id,
             "variant": self.arm.variant,
             "alias": self.arm.alias,
             "model": self.model,
             "model_version": self.arm.version,
             "experiment_id": self.experiment_id,
-            **answered,
-            "latency_ms": self.latency_ms,
-            "ab_split_b": self.split_b,
         }
+        if self.batch:
+            body["predictions"] = [prediction.label for prediction in self.predictions]
+            body["probabilities"] = [prediction.probability for prediction in self.predictions]
+        else:
+            ((body["prediction"], body["probability"]),) = self.predictions
+        body["latency_ms"], body["ab_split_b"] = self.latency_ms, self.split_b
+        return body
 
 
 class _Task(NamedTuple):
@@ -190,7 +186,7 @@ class Predictor:
         return [_answer(one) for one in done]
 
     def _check(self, body: PredictBody, schema: FeatureSchema) -> _Task:
-        request_id = secrets.token_hex(16) if body.request_id is None else plain_text(body.request_id, "request_id")
+        request_id = new_request_id() if body.request_id is None else plain_text(body.request_id, "request_id")
         user_id = "" if body.user_id is None else plain_text(str(body.user_id), "user_id")
         if isinstance(body.features, dict) or not _is_batch(body.features):
             if isinstance(body.label, list):
@@ -234,8 +230,8 @@ def _predict(arm: Arm, rows: Sequence[Sequence[Value]]) -> list[Prediction]:
     predictions = arm.loaded.model.predict(rows)
     if len(predictions) != len(rows):
         raise ValueError(f"{len(predictions)} answers to {len(rows)} rows")
-    for label in {prediction.label for prediction in predictions}:
-        _text_of(label, arm)
+    for unknown in [prediction.label for prediction in predictions if prediction.label not in arm.texts]:
+        label_text(unknown, "prediction")
     return predictions
 
 
