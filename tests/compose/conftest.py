@@ -38,7 +38,11 @@ class Containers:
     def compose(self, *arguments: str) -> str:
         """Run `docker compose ...` on this project."""
         profile = ("--profile", self.profile) if self.profile else ()
-        return self._run("docker", "compose", "--project-name", "crossfade-test", *profile, *arguments)
+        return self._run("docker", "compose", *profile, *arguments)
+
+    def back_up(self, what: str, file: Path) -> str:
+        """Run `infra/backup.sh save FILE` or `restore FILE` on this project."""
+        return self._run("sh", "backup.sh", what, str(file))
 
     def crossfade(self, *arguments: str) -> str:
         """Run `crossfade ...` on this machine against the containers."""
@@ -107,7 +111,9 @@ def containers(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, isolate
 ) -> Iterator[Containers]:
     """The stack, of the profile that the module names, from nothing; all of it, volumes too, is removed at the end."""
-    settings, environment = isolate(tmp_path_factory.mktemp("home"), COLUMNS="200")
+    settings, environment = isolate(
+        tmp_path_factory.mktemp("home"), COLUMNS="200", COMPOSE_PROJECT_NAME="crossfade-test"
+    )
     running = Containers(settings, environment, Airflow(settings), getattr(request.module, "PROFILE", ""))
     try:
         running.compose("up", "--detach", "--build", "--wait")

@@ -103,24 +103,39 @@ def test_crashes_under_load_lose_no_answer(containers):
     assert containers.airflow.wait(run_id, states.append, seconds=600).state == "success"
 
 
+def _kept(containers) -> dict[str, object]:
+    """What must outlive the containers: aliases, log, labels, split and reports."""
+    registry = _registry(containers)
+    return {
+        "aliases": [registry.at(alias) for alias in ("prod", "staging", "previous")],
+        "log": containers.read("router", LOG),
+        "labels": containers.read("router", LABELS),
+        "split": requests.get(f"{containers.settings.router_url}/config", timeout=30).json(),
+        "report": containers.read("airflow-scheduler", "/opt/airflow/logs/ab_reports/ab_eval_latest.json"),
+    }
+
+
+def _prod_served(containers) -> str:
+    return str(requests.get(f"{containers.settings.router_url}/ready", timeout=30).json()["prod"])
+
+
 def test_down_and_up_keep_everything(containers):
-    """After `down` and `up`: aliases, log, split and reports are all there."""
-
-    def found() -> dict[str, object]:
-        registry = _registry(containers)
-        split = requests.get(f"{containers.settings.router_url}/config", timeout=30).json()
-        return {
-            "aliases": [registry.at(alias) for alias in ("prod", "staging", "previous")],
-            "log": containers.read("router", LOG),
-            "split": split,
-            "report": containers.read("airflow-scheduler", "/opt/airflow/logs/ab_reports/ab_eval_latest.json"),
-            "labels": containers.read("router", LABELS),
-        }
-
-    before = found()
+    """After `down` and `up`: aliases, log, split and reports are all there, and prod is served."""
+    before, served = _kept(containers), _prod_served(containers)
     containers.compose("down")
     containers.compose("up", "--detach", "--wait")
-    assert found() == before
-    prod = _registry(containers).at("prod")
-    assert prod is not None
-    assert requests.get(f"{containers.settings.router_url}/ready", timeout=30).json()["prod"] == prod.number
+    assert (_kept(containers), _prod_served(containers)) == (before, served)
+
+
+def test_a_backup_brings_everything_back(containers, tmp_path):
+    """Saved while it runs, restored where the volumes are gone: all is as it was; a damaged file changes nothing."""
+    before, served, file = _kept(containers), _prod_served(containers), tmp_path / "all.tar.gz"
+    containers.back_up("save", file)
+    damaged = tmp_path / "damaged.tar.gz"
+    damaged.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(AssertionError, match=r"ended with \d"):
+        containers.back_up("restore", damaged)
+    assert _prod_served(containers) == served
+    containers.compose("down", "--volumes")
+    containers.back_up("restore", file)
+    assert (_kept(containers), _prod_served(containers)) == (before, served)
