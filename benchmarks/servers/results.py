@@ -94,6 +94,10 @@ def ratios_of(result: Result) -> list[Ratio]:
     def by_hand(found: Round) -> float:
         return found["straightforward"].single.per_second
 
+    def latency(key: str, mine: str, at_least: float = -inf) -> Ratio:
+        values = taken(lambda r: r["straightforward"].single.p99_ms / r[mine].single.p99_ms)
+        return Ratio(key, f"p99: straightforward / {mine}", values, at_least)
+
     def workers(key: str, name: str, at_most: float = inf) -> Ratio:
         title = f"memory of two workers, {name}"
         return Ratio(key, title, taken(lambda r: r[name].memory.two_workers), at_most=at_most, unit="MB")
@@ -103,16 +107,14 @@ def ratios_of(result: Result) -> list[Ratio]:
         over("gunicorn_straightforward", "gunicorn / straightforward", "gunicorn", by_hand, 7),
         over("granian_best_peer", "granian / best peer", "granian", _best_peer, 10),
         over("gunicorn_best_peer", "gunicorn / best peer", "gunicorn", _best_peer, 2),
-        Ratio(
-            "p99_straightforward_granian",
-            "p99: straightforward / granian",
-            taken(lambda r: r["straightforward"].single.p99_ms / r["granian"].single.p99_ms),
-            10,
-        ),
+        latency("p99_straightforward_granian", "granian", 10),
         Ratio("batch_granian_mlflow", "batches: granian / mlflow", taken(lambda r: _batches(r, "granian")), 5),
         Ratio("batch_gunicorn_mlflow", "batches: gunicorn / mlflow", taken(lambda r: _batches(r, "gunicorn")), 5),
         workers("two_workers_granian_mb", "granian", 150),
         workers("two_workers_gunicorn_mb", "gunicorn", 150),
+        over("granian_1_thread_straightforward", "granian-1-thread / straightforward", "granian-1-thread", by_hand),
+        over("granian_1_thread_best_peer", "granian-1-thread / best peer", "granian-1-thread", _best_peer),
+        latency("p99_straightforward_granian_1_thread", "granian-1-thread"),
         over("granian_constant", "granian / constant-granian", "granian", _of("constant-granian")),
         over("gunicorn_constant", "gunicorn / constant-gunicorn", "gunicorn", _of("constant-gunicorn")),
         over("granian_fastapi", "granian / fastapi", "granian", _of("fastapi")),
