@@ -34,7 +34,7 @@ check: sync ## check style and types
 	.venv/bin/mypy
 
 test: check ## run style, types and every test, the real stack included
-	.venv/bin/pytest --numprocesses 3 --dist loadfile -m "not e2e and not compose"
+	.venv/bin/pytest --numprocesses 2 --dist loadfile -m "not e2e and not compose"
 	.venv/bin/pytest -m e2e
 
 run: up ## start the stack and trigger the DAG once
