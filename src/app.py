@@ -25,6 +25,7 @@ from crossfade.serving.catalog import Catalog, Source, open_source
 from crossfade.serving.config import SplitConfig
 from crossfade.serving.context import Router
 from crossfade.serving.ingestor import Ingestor
+from crossfade.serving.leader import Leader
 from crossfade.serving.metrics import Metrics
 from crossfade.serving.monitor import Monitor
 from crossfade.serving.predictor import Predictor
@@ -96,6 +97,8 @@ def create_app(
     web.install(app, Router(predictor, reloader, config, log, ingestor, *tokens, metrics, monitor))
     if tracing:
         tracing.trace_requests(app, settings.otel_exporter_otlp_endpoint)
+    if not log.commits_in_groups:
+        app.wsgi_app = Leader(app.wsgi_app)  # type: ignore[method-assign]
     _say_what_is_open(settings)
     reloader.refresh()
     if follow:

@@ -55,6 +55,7 @@ Around them::
     serving/, beside 1, 2 and 9
         messages.py, labeledrow.py                     bodies
         predictor.py, requestids.py, hotpath.py        one request; its name; /predict, answered in front of Flask
+        leader.py                                      one thread of a worker answers, the others stand by
         web.py, context.py, failures.py                HTTP
         scoring.py, inference.py                       MLflow's protocol, the Open Inference Protocol
         catalog.py, config.py, replicas.py             what may be served; the split in force, for one and several

@@ -43,6 +43,11 @@ class ForgivingLog(RequestLog):
         return self._rows_lost
 
     @property
+    def commits_in_groups(self) -> bool:
+        """What the log says."""
+        return self._log.commits_in_groups
+
+    @property
     def waiting_bytes(self) -> int:
         """How much waits on this machine's disk."""
         return self._log.waiting_bytes

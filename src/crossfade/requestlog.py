@@ -103,6 +103,11 @@ class RequestLog(ABC):
         """How much waits on this machine's disk for a database that is away."""
         return 0
 
+    @property
+    def commits_in_groups(self) -> bool:
+        """Whether appends wait, and those that wait at once share a commit: then many threads are faster than one."""
+        return False
+
     @abstractmethod
     def append(self, rows: Sequence[LogRow]) -> None:
         """Store rows together; when this returns they are stored. Raises LogUnavailable."""
@@ -168,6 +173,7 @@ class CsvRequestLog(RequestLog):
     def __init__(self, path: Path, labels_path: Path, fsync: Fsync = "never", timeout_seconds: float = 5.0) -> None:
         self._rows = AppendOnlyCsv(path, COLUMNS, fsync, timeout_seconds)
         self._labels = AppendOnlyCsv(labels_path, LABEL_COLUMNS, fsync, timeout_seconds)
+        self._fsync = fsync
         self.upkeep_problem: str | None = None
         """What a `LogKeeper` says."""
 
@@ -175,6 +181,11 @@ class CsvRequestLog(RequestLog):
     def problem(self) -> str | None:
         """Why the last append failed, of rows or of labels, or the upkeep of the files."""
         return self._rows.problem or self._labels.problem or self.upkeep_problem
+
+    @property
+    def commits_in_groups(self) -> bool:
+        """Whether answers wait for the disk."""
+        return self._fsync == "always"
 
     @property
     def paths(self) -> tuple[Path, Path]:

@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crossfade.data import load_dataset
-from crossfade.serving.hotpath import HotPath
 from crossfade.settings import Settings
 
 ROW = load_dataset(Settings()).frame.drop(columns="target").iloc[100].to_dict()
@@ -54,9 +53,16 @@ def _both(served: Any, body: bytes | str | dict[str, Any], **headers: str) -> li
     return found
 
 
-def test_the_app_has_it_in_front(served: Any) -> None:
-    """Plain requests do not reach Flask."""
-    assert isinstance(served.app.wsgi_app, HotPath)
+def test_the_app_has_it_in_front(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain requests do not reach Flask; others do."""
+
+    def refuse(_environ: Any) -> Any:
+        raise AssertionError("Flask was asked")
+
+    monkeypatch.setattr(served.app, "request_context", refuse)
+    assert served.client.post("/predict", json={"features": ROW}).status_code == 200
+    with pytest.raises(AssertionError, match="Flask was asked"):
+        served.client.get("/health")
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())

@@ -64,6 +64,11 @@ class PostgresRequestLog(RequestLog):
         return self._writer.problem or self.upkeep_problem
 
     @property
+    def commits_in_groups(self) -> bool:
+        """True: a commit takes a way over the network."""
+        return True
+
+    @property
     def waiting_bytes(self) -> int:
         """How much waits on this machine's disk, of all processes."""
         return waiting_bytes(self._spool)
