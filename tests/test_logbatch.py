@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfade.logbatch import LogBatch
 from crossfade.logreader import read_log
+from crossfade.manyrows import ManyRows
 from crossfade.memorylog import MemoryRequestLog
 from crossfade.requestlog import COLUMNS, CsvRequestLog, LogRow
 
@@ -35,7 +37,10 @@ def _batches(draw: st.DrawFn) -> LogBatch:
     texts = st.lists(st.just("") | _TEXT, min_size=rows, max_size=rows)
     shares = st.lists(st.none() | st.floats(0.001, 1), min_size=rows, max_size=rows)
     common = COMMON._replace(request_id=draw(_TEXT), user_id=draw(_TEXT), model=draw(_TEXT))
-    features: list[Any] = list(zip(*columns, strict=True))
+    features: Any = list(zip(*columns, strict=True))
+    if draw(st.booleans()):
+        kinds = [set(map(type, column)) for column in columns]
+        features = ManyRows([np.array(c) if kind == {float} else c for c, kind in zip(columns, kinds, strict=True)])
     return LogBatch(common, tuple(names), features, draw(texts), draw(texts), draw(shares))
 
 

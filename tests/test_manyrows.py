@@ -64,4 +64,4 @@ def test_one_row_of_another_shape_is_named(bad: Any) -> None:
 
 def test_whole_numbers_become_numbers() -> None:
     """JSON's 1 is 1.0, as in a single row."""
-    assert repr(parse_many(NUMBERS, [[1, 2.5]])) == "[(1.0, 2.5)]"
+    assert repr(list(parse_many(NUMBERS, [[1, 2.5]]))) == "[(1.0, 2.5)]"

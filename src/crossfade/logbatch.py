@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from crossfade.appendonly import csv_cell
+from crossfade.manyrows import ManyRows
 from crossfade.requestlog import LogRow
 from crossfade.schema import Value
 
@@ -50,7 +51,7 @@ class LogBatch(NamedTuple):
         """Write the rows as lines of CSV, all at once: what `rows` says, for a tenth of the time."""
         columns: list[str | Sequence[str]] = [
             _places(len(self.features)),
-            *map(_json_cells, zip(*self.features, strict=True)),
+            *map(_json_cells, self._columns()),
             _cells(self.labels),
             _cells(self.predictions),
             _numbers(self.probabilities),
@@ -65,6 +66,9 @@ class LogBatch(NamedTuple):
                 same = piece
         parts.append(repeat(same, len(self.features)))
         return "".join(chain.from_iterable(zip(*parts, strict=True)))
+
+    def _columns(self) -> Iterable[Sequence[Value]]:
+        return self.features.values if isinstance(self.features, ManyRows) else zip(*self.features, strict=True)
 
     def _pieces(self) -> list[str]:
         """Cut a line where a value differs between the rows: what stands before, between and after these."""

@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from operator import itemgetter
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from crossfade.errors import InvalidInput
 from crossfade.schema import LARGEST, Feature, FeatureSchema, Value, check_category
 
+Column = Sequence[Value] | npt.NDArray[np.float64]
 
-def parse_many(schema: FeatureSchema, rows: Sequence[object], field: str = "features") -> list[Sequence[Value]]:
+
+class ManyRows(Sequence[Sequence[Value]]):
+    """Rows that are kept column by column, as models and the log take them.
+
+    Parameters
+    ----------
+    columns : sequence of arrays or sequences, each of shape (n,)
+        One per feature, in signature order; arrays where all values are numbers. At least one.
+    """
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self.columns = columns
+
+    @cached_property
+    def values(self) -> list[Sequence[Value]]:
+        """The columns, as Python's values."""
+        return [column.tolist() if isinstance(column, np.ndarray) else column for column in self.columns]
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    @overload
+    def __getitem__(self, place: int) -> Sequence[Value]: ...
+    @overload
+    def __getitem__(self, place: slice) -> ManyRows: ...
+    def __getitem__(self, place: int | slice) -> Sequence[Value] | ManyRows:
+        if isinstance(place, slice):
+            return ManyRows([column[place] for column in self.columns])
+        return [column[place] for column in self.values]
+
+    def __iter__(self) -> Iterator[Sequence[Value]]:
+        return zip(*self.values, strict=True)
+
+
+def columns_of(rows: Sequence[Sequence[Value]]) -> Sequence[Column]:
+    """Return the columns of rows, however they are kept; none of no rows."""
+    return rows.columns if isinstance(rows, ManyRows) else list(zip(*rows, strict=True))
+
+
+def parse_many(schema: FeatureSchema, rows: Sequence[object], field: str = "features") -> Sequence[Sequence[Value]]:
     """Check rows and put each in signature order, as `FeatureSchema.parse` does.
 
     Parameters
@@ -31,13 +73,14 @@ def parse_many(schema: FeatureSchema, rows: Sequence[object], field: str = "feat
 
     Examples
     --------
-    >>> parse_many(FeatureSchema.of_numbers("a", "b"), [{"b": 2.5, "a": 1}, {"a": 3, "b": 4}])
+    >>> list(parse_many(FeatureSchema.of_numbers("a", "b"), [{"b": 2.5, "a": 1}, {"a": 3, "b": 4}]))
     [(1.0, 2.5), (3.0, 4.0)]
     """
     columns = _columns(schema, rows)
-    checked = [_checked(feature, column) for feature, column in zip(schema.features, columns, strict=True)]
-    if checked and None not in checked:
-        return list(zip(*checked, strict=True))
+    found = [_checked(feature, column) for feature, column in zip(schema.features, columns, strict=True)]
+    checked = [column for column in found if column is not None]
+    if checked and len(checked) == len(found):
+        return ManyRows(checked)
     return [schema.parse(row, f"{field}[{i}]") for i, row in enumerate(rows)]  # says what is wrong, and where
 
 
@@ -54,7 +97,7 @@ def _columns(schema: FeatureSchema, rows: Sequence[Any]) -> Sequence[Sequence[ob
         return [()] * width
 
 
-def _checked(feature: Feature, column: Sequence[object]) -> Sequence[Value] | None:
+def _checked(feature: Feature, column: Sequence[object]) -> Column | None:
     """Return a column as `parse` gives it; None where it has to be looked at value by value."""
     kinds = set(map(type, column))
     if feature.kind == "numeric" and kinds and kinds <= {float, int}:
@@ -62,7 +105,7 @@ def _checked(feature: Feature, column: Sequence[object]) -> Sequence[Value] | No
             numbers = np.array(column, dtype=np.float64)
         except OverflowError:
             return None
-        return numbers.tolist() if (np.abs(numbers) <= LARGEST).all() else None
+        return numbers if (np.abs(numbers) <= LARGEST).all() else None
     if feature.kind == "categorical" and kinds == {str}:
         try:
             for category in set(column):

@@ -110,7 +110,7 @@ class FeatureSchema:
         import pandas as pd  # here and below: a router of compiled models does without
 
         if not self.of_kind("categorical"):
-            return pd.DataFrame(np.asarray(rows, dtype=np.float64), columns=list(self.names))
+            return pd.DataFrame(np.asarray(list(rows), dtype=np.float64), columns=list(self.names))
         columns = zip(self.features, zip(*rows, strict=True), strict=True)
         return pd.DataFrame(
             {

@@ -70,10 +70,10 @@ def test_trees_answer_alike_on_their_thresholds(estimator, classes):
     ):
         together = model.answer_many(rows.tolist())
         alone = [model.answer(row) for row in rows[:300].tolist()]
-        assert [place for place, _ in together] == labels.tolist()
+        assert together.places == labels.tolist()
         assert [place for place, _ in alone] == labels[:300].tolist()
         tolerance = 0 if forest.link == "share" else 1e-13
-        assert [share for _, share in together] == pytest.approx(shares.max(axis=1), abs=tolerance, rel=0)
+        assert together.shares == pytest.approx(shares.max(axis=1), abs=tolerance, rel=0)
         assert [share for _, share in alone] == pytest.approx(shares[:300].max(axis=1), abs=tolerance, rel=0)
 
 
@@ -83,7 +83,7 @@ def test_thresholds_in_32_bits_would_answer_otherwise():
     forest = forest_of(estimator)
     rows = _at_thresholds(forest)
     vars(forest)["threshold"] = forest.threshold.astype(np.float32).astype(np.float64)
-    wrong = [place for place, _ in WalkedForest(ENCODER, forest).answer_many(rows.tolist())]
+    wrong = WalkedForest(ENCODER, forest).answer_many(rows.tolist()).places
     assert (np.array(wrong) != estimator.predict(rows)).any()
 
 

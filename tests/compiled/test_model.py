@@ -68,8 +68,8 @@ print(json.dumps([model.tier, [[p.label, p.probability] for p in found],
 
 def test_no_rows_no_answers(compiled):
     """An empty batch is answered with an empty list, in every tier."""
-    assert load_compiled(compiled("lr")).predict([]) == []
-    assert load_compiled(compiled("gbc")).predict([]) == []
+    assert list(load_compiled(compiled("lr")).predict([])) == []
+    assert list(load_compiled(compiled("gbc")).predict([])) == []
 
 
 def test_nan_is_missing(compiled):
@@ -135,6 +135,7 @@ def test_one_row_is_chosen_for_as_among_many(scores, link):
         link = "sigmoid"
     elif len(scores) > 1 and link == "sigmoid":
         link = "softmax"
-    alone, (together,) = choose(scores, link), choose_many(np.array([scores]), link)
-    assert alone[0] == together[0]
-    assert alone[1] == pytest.approx(together[1])
+    place, share = choose(scores, link)
+    together = choose_many(np.array([scores]), link)
+    assert together.places == [place]
+    assert together.shares == [pytest.approx(share)]

@@ -12,7 +12,7 @@ import pytest
 
 from crossfade.logreader import read_log
 from crossfade.memorylog import MemoryRequestLog
-from crossfade.model import Prediction
+from crossfade.model import Predictions
 from crossfade.schema import FeatureSchema
 from crossfade.serving.config import SplitConfig
 from crossfade.serving.deployment import Arm, Deployment
@@ -31,10 +31,10 @@ class PatientModel:
     allowed: threading.Event = field(default_factory=threading.Event)
     classes: tuple[int, ...] = (0,)
 
-    def predict(self, rows: Sequence[Sequence[float]]) -> list[Prediction]:
+    def predict(self, rows: Sequence[Sequence[float]]) -> Predictions:
         self.asked.set()
         assert self.allowed.wait(120)
-        return [Prediction(0, None) for _ in rows]
+        return Predictions([0] * len(rows), [None] * len(rows))
 
 
 @dataclass

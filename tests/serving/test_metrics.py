@@ -233,14 +233,14 @@ import json
 from pathlib import Path
 from app import create_app
 from crossfade.errors import ModelUnusable
-from crossfade.model import Prediction
+from crossfade.model import Predictions
 from crossfade.schema import FeatureSchema
 from crossfade.version import LoadedModel, Version
 
 class Model:
     schema, tier, classes = FeatureSchema.of_numbers("a"), "plain", (0, 1)
     def predict(self, rows):
-        return [Prediction(0, None) for row in rows]
+        return Predictions([0] * len(rows), [None] * len(rows))
 
 class OneVersion:
     name = "IrisClassifier"

@@ -20,7 +20,7 @@ from werkzeug.serving import make_server
 from app import create_app
 from crossfade.data import load_dataset
 from crossfade.errors import ModelUnusable
-from crossfade.model import Label, Prediction
+from crossfade.model import Label, Predictions
 from crossfade.schema import Feature, FeatureSchema
 from crossfade.settings import Settings
 from crossfade.version import LoadedModel, Version
@@ -216,10 +216,10 @@ class Echo:
     tier: str = "plain"
     classes: tuple[Label, ...] = ("yes", "no")
 
-    def predict(self, rows: Any) -> list[Prediction]:
-        return [Prediction(json.dumps(row), None) for row in rows]
+    def predict(self, rows: Any) -> Predictions:
+        return Predictions([json.dumps(row) for row in rows], [None] * len(rows))
 
-    def predict_frame(self, frame: pd.DataFrame) -> list[Prediction]:
+    def predict_frame(self, frame: pd.DataFrame) -> Predictions:
         return self.predict(self.schema.rows_of(frame))
 
 

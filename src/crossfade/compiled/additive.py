@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from crossfade.compiled.encoding import CategoryColumns, Encoder, Matrix, NumericColumn, Value
-from crossfade.compiled.links import Answer, Link, choose, choose_many
+from crossfade.compiled.links import Answer, Answers, Link, choose, choose_many
 
 _Terms = tuple[float, ...]
 
@@ -97,7 +97,7 @@ class Additive:
             scores = list(map(add, scores, terms))
         return choose(scores, self._link)
 
-    def answer_many(self, rows: Sequence[Sequence[Value]]) -> list[Answer]:
+    def answer_many(self, rows: Sequence[Sequence[Value]]) -> Answers:
         """Answer rows of shape (n, features)."""
         x = self._encoder.encode_many(rows)
         if self._centres is None:

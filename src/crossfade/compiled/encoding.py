@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from crossfade.manyrows import columns_of
+
 Value = float | str | bool | None
 Matrix = npt.NDArray[np.float64]
 
@@ -95,7 +97,7 @@ class Encoder:
         encoded = np.empty((len(rows), self.width))
         if not len(rows):
             return encoded
-        features = list(zip(*rows, strict=True))
+        features = columns_of(rows)
         at = 0
         for column in self.columns:
             values = features[column.feature]
@@ -106,8 +108,8 @@ class Encoder:
         return encoded
 
 
-def _numbers(column: NumericColumn, values: Sequence[Value]) -> Matrix:
-    given = np.array(values, dtype=np.float64)  # None becomes NaN
+def _numbers(column: NumericColumn, values: Sequence[Value] | Matrix) -> Matrix:
+    given = np.asarray(values, dtype=np.float64)  # None becomes NaN
     plain = column.factor == 1 and column.offset == 0
     numbers: Matrix = np.where(
         np.isnan(given), column.missing, given if plain else column.factor * given + column.offset
@@ -115,7 +117,7 @@ def _numbers(column: NumericColumn, values: Sequence[Value]) -> Matrix:
     return numbers[:, np.newaxis]
 
 
-def _indicators(column: CategoryColumns, values: Sequence[Any]) -> Matrix:
+def _indicators(column: CategoryColumns, values: Any) -> Matrix:
     place = {category: i for i, category in enumerate(column.known, start=2)}
     table: Matrix = np.array([column.missing, column.unseen, *column.known.values()], dtype=np.float64)
     places = [0 if value is None or value != value else place.get(value, 1) for value in values]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from crossfade.compiled.encoding import Encoder, Matrix, Value
-from crossfade.compiled.links import Answer, answers
+from crossfade.compiled.links import Answer, Answers, answers
 
 
 class BareEstimator:
@@ -28,15 +28,16 @@ class BareEstimator:
 
     def answer(self, row: Sequence[Value]) -> Answer:
         """Answer one row of features, in signature order."""
-        return self._answers(np.array([self._encoder.encode(row)]))[0]
+        (place,), (share,) = self._answers(np.array([self._encoder.encode(row)]))
+        return place, share
 
-    def answer_many(self, rows: Sequence[Sequence[Value]]) -> list[Answer]:
+    def answer_many(self, rows: Sequence[Sequence[Value]]) -> Answers:
         """Answer rows of shape (n, features)."""
         return self._answers(self._encoder.encode_many(rows))
 
-    def _answers(self, x: Matrix) -> list[Answer]:
+    def _answers(self, x: Matrix) -> Answers:
         places = np.array([self._place[label] for label in np.asarray(self._estimator.predict(x)).tolist()])
         if not hasattr(self._estimator, "predict_proba"):
-            return [(place, None) for place in places.tolist()]
+            return Answers(places.tolist(), [None] * len(places))
         shares = np.asarray(self._estimator.predict_proba(x), dtype=np.float64)
         return answers(places, shares[np.arange(len(x)), places])

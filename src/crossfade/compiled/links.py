@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,13 @@ per class; ``none``: as the first two, but the estimator states no probability."
 
 Answer = tuple[int, float | None]
 """Place of the class among the classes, and its probability, in [0, 1]; None: it has none."""
+
+
+class Answers(NamedTuple):
+    """As `Answer`, of many rows: two columns of shape (n,)."""
+
+    places: list[int]
+    shares: list[float | None]
 
 
 def choose(scores: Sequence[float], link: Link) -> Answer:
@@ -38,7 +45,7 @@ def choose(scores: Sequence[float], link: Link) -> Answer:
     return chosen, _finite(1 / sum([math.exp(score - top) for score in scores]))
 
 
-def choose_many(scores: npt.NDArray[np.float64], link: Link) -> list[Answer]:
+def choose_many(scores: npt.NDArray[np.float64], link: Link) -> Answers:
     """Do as `choose` for scores of shape (n, 1) or (n, classes)."""
     with np.errstate(all="ignore"):
         if scores.shape[1] == 1:
@@ -49,14 +56,14 @@ def choose_many(scores: npt.NDArray[np.float64], link: Link) -> list[Answer]:
             top = scores[np.arange(len(scores)), places]
             shares = top if link == "share" else 1 / np.exp(scores - top[:, np.newaxis]).sum(axis=1)
     if link == "none":
-        return [(place, None) for place in places.tolist()]
+        return Answers(places.tolist(), [None] * len(places))
     return answers(places, shares)
 
 
-def answers(places: npt.NDArray[np.int64], shares: npt.NDArray[np.float64]) -> list[Answer]:
-    """Pair classes' places with probabilities, both of shape (n,)."""
-    pairs = list(zip(places.tolist(), shares.tolist(), strict=True))
-    return pairs if np.isfinite(shares).all() else [(place, _finite(share)) for place, share in pairs]
+def answers(places: npt.NDArray[np.int64], shares: npt.NDArray[np.float64]) -> Answers:
+    """Put classes' places and probabilities, both of shape (n,), side by side."""
+    finite = shares.tolist() if np.isfinite(shares).all() else [_finite(share) for share in shares.tolist()]
+    return Answers(places.tolist(), finite)
 
 
 def _finite(share: float) -> float | None:

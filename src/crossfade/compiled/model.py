@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -14,12 +13,12 @@ import numpy as np
 from crossfade.compiled.additive import Additive
 from crossfade.compiled.encoding import Encoder, Value
 from crossfade.compiled.estimator import BareEstimator
-from crossfade.compiled.links import Answer
+from crossfade.compiled.links import Answer, Answers
 from crossfade.compiled.onnxmodel import OnnxForest, OnnxGraph, open_session
 from crossfade.compiled.quadratic import Quadratic
 from crossfade.compiled.trees import Forest, WalkedForest
 from crossfade.errors import ModelUnusable
-from crossfade.model import Label, Prediction
+from crossfade.model import Label, Predictions
 from crossfade.schema import Feature, FeatureSchema
 
 if TYPE_CHECKING:
@@ -34,17 +33,13 @@ DESCRIPTION, GRAPH, LEAVES, PICKLE = "compiled.json", "model.onnx", "leaves.npy"
 """Names of a compiled model's files; all but the first are there in some tiers only."""
 
 
-_prediction: Callable[[tuple[Label, float | None]], Prediction] = partial(tuple.__new__, Prediction)
-"""Make a prediction of a pair, in a third of the time that its own constructor takes."""
-
-
 class Evaluator(Protocol):
     """Turns rows of features into classes and their probabilities."""
 
     def answer(self, row: Sequence[Value]) -> Answer:
         """Answer one row of features, in signature order."""
 
-    def answer_many(self, rows: Sequence[Sequence[Value]]) -> list[Answer]:
+    def answer_many(self, rows: Sequence[Sequence[Value]]) -> Answers:
         """Answer rows of shape (n, features)."""
 
 
@@ -70,14 +65,17 @@ class CompiledModel:
         place, share = self._evaluator.answer(row)
         return self.classes[place], share
 
-    def predict(self, rows: Sequence[Sequence[Value]]) -> list[Prediction]:
+    def predict(self, rows: Sequence[Sequence[Value]]) -> Predictions:
         """Answer rows of shape (n, features), in signature order; None is missing."""
         if len(rows) == 1:
-            return [Prediction(*self.answer(rows[0]))]
-        classes, found = self.classes, self._evaluator.answer_many(rows) if len(rows) else []
-        return list(map(_prediction, [(classes[place], share) for place, share in found]))
+            label, share = self.answer(rows[0])
+            return Predictions([label], [share])
+        if not len(rows):
+            return Predictions([], [])
+        places, shares = self._evaluator.answer_many(rows)
+        return Predictions(list(map(self.classes.__getitem__, places)), shares)
 
-    def predict_frame(self, frame: pd.DataFrame) -> list[Prediction]:
+    def predict_frame(self, frame: pd.DataFrame) -> Predictions:
         """Answer the rows of a data frame as `FeatureSchema.conform` makes it."""
         return self.predict(list(zip(*(frame[name].tolist() for name in self.schema.names), strict=True)))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from crossfade.compiled.encoding import Encoder, Matrix, Value
-from crossfade.compiled.links import Answer, Link, answers, choose, choose_many
+from crossfade.compiled.links import Answer, Answers, Link, answers, choose, choose_many
 
 
 def open_session(graph: bytes) -> Any:
@@ -54,7 +54,7 @@ class OnnxForest:
         scores: list[float] = self._scores(np.array([self._encoder.encode(row)]))[0].tolist()
         return choose(scores, self._link)
 
-    def answer_many(self, rows: Sequence[Sequence[Value]]) -> list[Answer]:
+    def answer_many(self, rows: Sequence[Sequence[Value]]) -> Answers:
         """Answer rows of shape (n, features)."""
         return choose_many(self._scores(self._encoder.encode_many(rows)), self._link)
 
@@ -84,13 +84,14 @@ class OnnxGraph:
 
     def answer(self, row: Sequence[Value]) -> Answer:
         """Answer one row of features, in signature order."""
-        return self._answers(np.array([self._encoder.encode(row)]))[0]
+        (place,), (share,) = self._answers(np.array([self._encoder.encode(row)]))
+        return place, share
 
-    def answer_many(self, rows: Sequence[Sequence[Value]]) -> list[Answer]:
+    def answer_many(self, rows: Sequence[Sequence[Value]]) -> Answers:
         """Answer rows of shape (n, features)."""
         return self._answers(self._encoder.encode_many(rows))
 
-    def _answers(self, x: Matrix) -> list[Answer]:
+    def _answers(self, x: Matrix) -> Answers:
         labels, shares = self._run(None, {"X": x})
         places = np.searchsorted(self._labels, np.ravel(labels))
         return answers(places, shares[np.arange(len(x)), places].astype(np.float64))

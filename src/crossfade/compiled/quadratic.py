@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from crossfade.compiled.encoding import Encoder, Matrix, Value
-from crossfade.compiled.links import Answer, choose, choose_many
+from crossfade.compiled.links import Answer, Answers, choose, choose_many
 
 
 class Quadratic:
@@ -38,7 +38,7 @@ class Quadratic:
         scores: list[float] = self._scores(np.array([self._encoder.encode(row)]))[0].tolist()
         return choose(scores, "softmax")
 
-    def answer_many(self, rows: Sequence[Sequence[Value]]) -> list[Answer]:
+    def answer_many(self, rows: Sequence[Sequence[Value]]) -> Answers:
         """Answer rows of shape (n, features)."""
         return choose_many(self._scores(self._encoder.encode_many(rows)), "softmax")
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crossfade.compiled.encoding import Encoder, Matrix, Value
-from crossfade.compiled.links import Answer, Link, choose, choose_many
+from crossfade.compiled.links import Answer, Answers, Link, choose, choose_many
 
 Places = npt.NDArray[np.int64]
 
@@ -84,7 +84,7 @@ class WalkedForest:
         divisor = self._forest.divisor
         return choose([sum(column) / divisor for column in zip(*reached, strict=True)], self._forest.link)
 
-    def answer_many(self, rows: Sequence[Sequence[Value]]) -> list[Answer]:
+    def answer_many(self, rows: Sequence[Sequence[Value]]) -> Answers:
         """Answer rows of shape (n, features)."""
         x, forest = self._encoder.encode_many(rows), self._forest
         scores = np.tile(forest.start, (len(x), 1))

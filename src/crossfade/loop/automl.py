@@ -52,7 +52,7 @@ class Candidate:
 
     model: SklearnModel
     """Refitted on training and held-out rows: what is registered."""
-    holdout_answers: list[Prediction]
+    holdout_answers: Sequence[Prediction]
     """What it answered to the held-out rows without having learnt them; shape (m,)."""
     algorithm: str
     leaderboard: pd.DataFrame
@@ -168,12 +168,12 @@ def _compared(rows: TrainingRows, target: str) -> pd.DataFrame:
 
 def _best_memory(
     learn: Callable[[pd.DataFrame], SklearnModel], rows: TrainingRows, target: str
-) -> tuple[int, list[Prediction]]:
+) -> tuple[int, Sequence[Prediction]]:
     """Return how many of the oldest rows to forget, and the answers that this memory gives to the held-out rows."""
     if not rows.ordered:
         return 0, learn(rows.train).predict_frame(rows.holdout[list(rows.schema.names)])
     truth = [label_text(label) for label in rows.holdout[target].tolist()]
-    tried: list[tuple[float, int, list[Prediction]]] = []
+    tried: list[tuple[float, int, Sequence[Prediction]]] = []
     for forgotten in _memories(rows, target):
         answers = _cross_fitted(learn, _halves(rows, forgotten))
         tried.append((_f1_macro(truth, [label_text(answer.label) for answer in answers]), forgotten, answers))
@@ -208,7 +208,7 @@ def _halves(rows: TrainingRows, forgotten: int) -> list[tuple[pd.DataFrame, pd.D
 
 def _cross_fitted(
     learn: Callable[[pd.DataFrame], SklearnModel], halves: list[tuple[pd.DataFrame, pd.DataFrame]]
-) -> list[Prediction]:
+) -> Sequence[Prediction]:
     """Answer both halves of the held-out rows, each by a model that has not learnt it; in the order of the rows."""
     answers: dict[Any, Prediction] = {}
     for learnt, answered in halves:

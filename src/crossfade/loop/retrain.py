@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def _example(features: pd.DataFrame, schema: FeatureSchema) -> pd.DataFrame | No
     return complete.astype(dict.fromkeys(schema.of_kind("boolean"), bool)) if len(complete) else None
 
 
-def _profile(features: pd.DataFrame, held_out: list[Prediction]) -> ReferenceProfile:
+def _profile(features: pd.DataFrame, held_out: Sequence[Prediction]) -> ReferenceProfile:
     """Profile what was learnt; the outputs on rows *not* learnt, for a model is too sure of those it has seen."""
     outputs = pd.DataFrame(
         {
@@ -131,7 +132,7 @@ def _profile(features: pd.DataFrame, held_out: list[Prediction]) -> ReferencePro
     return ReferenceProfile.of(features, outputs)
 
 
-def _scores(truth: pd.Series[Any], answers: list[Prediction]) -> Scores:
+def _scores(truth: pd.Series[Any], answers: Sequence[Prediction]) -> Scores:
     scores = Scores.of(
         [label_text(label) for label in truth.tolist()], [label_text(answer.label) for answer in answers]
     )

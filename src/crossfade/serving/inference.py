@@ -7,6 +7,7 @@ of /predict. The `id` is the request id, and `parameters` may name the `user_id`
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -160,9 +161,8 @@ def _flat(tensor: Tensor) -> list[Any]:
 
 def _answered(answer: Answer, wanted: list[str]) -> dict[str, Any]:
     told = answer.to_dict()
-    labels = [prediction.label for prediction in answer.predictions]
-    probabilities = [prediction.probability for prediction in answer.predictions]
-    columns: dict[str, tuple[str, list[Any]]] = {"prediction": (_label_type(labels), labels)}
+    labels, probabilities = answer.predictions.labels, answer.predictions.probabilities
+    columns: dict[str, tuple[str, Sequence[Any]]] = {"prediction": (_label_type(labels), labels)}
     if None not in probabilities:
         columns["probability"] = ("FP64", probabilities)
     outputs = [

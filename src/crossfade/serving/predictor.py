@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import accumulate
 from typing import NamedTuple
 
 import msgspec
@@ -13,7 +13,7 @@ import msgspec
 from crossfade.errors import CrossfadeError, InvalidInput
 from crossfade.logbatch import LogBatch
 from crossfade.manyrows import parse_many
-from crossfade.model import Label, Prediction
+from crossfade.model import Label, Predictions
 from crossfade.requestlog import LogRow, RequestLog, utc_now
 from crossfade.schema import FeatureSchema, Value, label_text, plain_text
 from crossfade.serving.config import SplitConfig
@@ -43,7 +43,7 @@ class Answer(NamedTuple):
     arm: Arm
     experiment_id: str | None
     split_b: float
-    predictions: tuple[Prediction, ...]
+    predictions: Predictions
     batch: bool
     """Whether the caller sent a list of rows, even of one."""
     latency_ms: float
@@ -59,10 +59,9 @@ class Answer(NamedTuple):
             "experiment_id": self.experiment_id,
         }
         if self.batch:
-            body["predictions"] = [prediction.label for prediction in self.predictions]
-            body["probabilities"] = [prediction.probability for prediction in self.predictions]
+            body["predictions"], body["probabilities"] = self.predictions.labels, self.predictions.probabilities
         else:
-            ((body["prediction"], body["probability"]),) = self.predictions
+            (body["prediction"],), (body["probability"],) = self.predictions.labels, self.predictions.probabilities
         body["latency_ms"], body["ab_split_b"] = self.latency_ms, self.split_b
         return body
 
@@ -84,7 +83,7 @@ class _Answered(NamedTuple):
     deployment: Deployment
     arm: Arm
     split_b: float
-    predictions: Sequence[Prediction] | None
+    predictions: Predictions | None
     """None: the model failed."""
     latency_ms: float
 
@@ -170,14 +169,15 @@ class Predictor:
         deployment, split_b = self._reloader.current, self._config.recent_split_b
         tasks = [self._check(body, deployment.prod.loaded.model.schema) for body in bodies]
         arms = [deployment.route(task.user_id or task.request_id, split_b) for task in tasks]
-        answered: dict[int, list[Prediction]] = {}
+        answered: dict[int, Predictions] = {}
         for arm in (deployment.prod, deployment.staging):
             mine = [i for i, routed in enumerate(arms) if routed is arm]
             if arm is None or not mine:
                 continue
             rows = [row for i in mine for row in tasks[i].rows]
-            predictions = iter(_predict(arm, _in_order_of(arm, rows, deployment)))
-            answered |= {i: list(islice(predictions, len(tasks[i].rows))) for i in mine}
+            predictions = _predict(arm, _in_order_of(arm, rows, deployment))
+            ends = accumulate(len(tasks[i].rows) for i in mine)
+            answered |= {i: predictions[end - len(tasks[i].rows) : end] for i, end in zip(mine, ends, strict=True)}
         done = [
             _Answered(task, deployment, arm, split_b, answered[i], 0.0)
             for i, (task, arm) in enumerate(zip(tasks, arms, strict=True))
@@ -225,12 +225,12 @@ def _in_order_of(arm: Arm, rows: Sequence[Sequence[Value]], deployment: Deployme
     return [[row[i] for i in order] for row in rows]
 
 
-def _predict(arm: Arm, rows: Sequence[Sequence[Value]]) -> list[Prediction]:
+def _predict(arm: Arm, rows: Sequence[Sequence[Value]]) -> Predictions:
     """Ask an arm's model, and make sure that it answered each row with a label that can be logged."""
     predictions = arm.loaded.model.predict(rows)
     if len(predictions) != len(rows):
         raise ValueError(f"{len(predictions)} answers to {len(rows)} rows")
-    for unknown in [prediction.label for prediction in predictions if prediction.label not in arm.texts]:
+    for unknown in set(predictions.labels) - arm.texts.keys():
         label_text(unknown, "prediction")
     return predictions
 
@@ -247,7 +247,7 @@ def _answer(done: _Answered) -> Answer:
         done.arm,
         deployment.experiment_id,
         done.split_b,
-        tuple(done.predictions or ()),
+        done.predictions or Predictions([], []),
         task.batch,
         done.latency_ms,
     )
@@ -260,7 +260,7 @@ def _log_rows(now: str, done: _Answered) -> list[LogRow]:
 def _log_row(now: str, done: _Answered, of_batch: bool = False) -> LogRow:
     """Make the row of a single one; of a batch, what its rows share. Without predictions the model failed."""
     task, deployment, arm = done.task, done.deployment, done.arm
-    single = None if of_batch or not done.predictions else done.predictions[0]
+    single = None if of_batch else done.predictions
     return LogRow(
         ts_utc=now,
         request_id=task.request_id,
@@ -273,8 +273,8 @@ def _log_row(now: str, done: _Answered, of_batch: bool = False) -> LogRow:
         ab_split_b=done.split_b,
         features_json="" if of_batch else _encode(dict(zip(_names(done), task.rows[0], strict=True))).decode(),
         label="" if of_batch else task.labels[0],
-        prediction=_text_of(single.label, arm) if single else "",
-        probability=single.probability if single else None,
+        prediction=_text_of(single.labels[0], arm) if single else "",
+        probability=single.probabilities[0] if single else None,
         latency_ms=done.latency_ms,
         status=200 if done.predictions else 500,
     )
@@ -283,12 +283,14 @@ def _log_row(now: str, done: _Answered, of_batch: bool = False) -> LogRow:
 def _log_batch(now: str, done: _Answered) -> LogBatch:
     """Make the rows of a batch; without predictions the model failed."""
     task, rows = done.task, len(done.task.rows)
-    labels = [one.label for one in done.predictions or ()]
-    texts = {label: _text_of(label, done.arm) for label in set(labels)}
-    predictions = [texts[label] for label in labels] or [""] * rows
-    probabilities = [one.probability for one in done.predictions or ()] or [None] * rows
+    texts = [""] * rows
+    probabilities: Sequence[float | None] = [None] * rows
+    if done.predictions is not None:
+        labels, probabilities = done.predictions.labels, done.predictions.probabilities
+        text_of = {label: _text_of(label, done.arm) for label in set(labels)}
+        texts = [text_of[label] for label in labels]
     common = _log_row(now, done, of_batch=True)
-    return LogBatch(common, _names(done), task.rows, task.labels, predictions, probabilities)
+    return LogBatch(common, _names(done), task.rows, task.labels, texts, probabilities)
 
 
 def _names(done: _Answered) -> tuple[str, ...]:
