@@ -13,6 +13,8 @@ from types import TracebackType
 
 _MOST_HEADER_BYTES = 4096
 
+_MOST_OF_OTHERS = 4096
+
 _IN_FLIGHT_SECONDS = 0.01
 """A write that another process has begun is over by then, many times over."""
 
@@ -100,8 +102,7 @@ class AppendFile:
         OSError
             Not all of it was written.
         """
-        size = os.lseek(self._number, 0, os.SEEK_END)
-        torn = size != self._end and self._ends_torn(size)
+        size, torn = self._look()
         start = self._write(b"\n" + data if torn else data)
         if not torn and start != size and self._is_torn_at(start):
             # Somebody died in the middle of a write after we had looked: our first line continues theirs.
@@ -128,6 +129,16 @@ class AppendFile:
                 self._failed = done
                 raise
             self._synced = done
+
+    def _look(self) -> tuple[int, bool]:
+        """Return the size, and whether the last line is torn."""
+        if self._end >= 0:
+            others = os.pread(self._number, _MOST_OF_OTHERS, self._end)  # what they appended after us, at one go
+            if len(others) < _MOST_OF_OTHERS:
+                size = self._end + len(others)
+                return size, bool(others) and others[-1:] != b"\n" and self._ends_torn(size)
+        size = os.lseek(self._number, 0, os.SEEK_END)
+        return size, self._ends_torn(size)
 
     def _write(self, data: bytes) -> int:
         """Return where the data stands."""

@@ -26,6 +26,8 @@ LONGEST_CATEGORY = 256
 WHOLE_LABEL = re.compile(r"-?[0-9]{1,18}")
 """Text of a label that can stand in a column of whole numbers."""
 
+_FLOATS = {float}
+
 Kind = Literal["numeric", "categorical", "boolean"]
 
 Value = float | str | bool | None
@@ -59,6 +61,10 @@ class FeatureSchema:
     def names(self) -> tuple[str, ...]:
         """Names of the features, in order."""
         return tuple(feature.name for feature in self.features)
+
+    @cached_property
+    def _takes_numbers(self) -> bool:
+        return {feature.kind for feature in self.features} == {"numeric"}
 
     def of_kind(self, *kinds: Kind) -> list[str]:
         """Names of the features of these kinds, in order."""
@@ -181,7 +187,9 @@ class FeatureSchema:
         return self._checked(features, field)
 
     def _checked(self, values: Sequence[object], field: str) -> list[Value]:
-        """Check values in signature order; what most are, a number that is no whole one, at once."""
+        """Check values in signature order; what most are, numbers that are no whole ones, at once."""
+        if self._takes_numbers and set(map(type, values)) == _FLOATS and sum(map(abs, values)) <= LARGEST:  # type: ignore[arg-type]
+            return list(values)  # type: ignore[arg-type]
         return [
             value
             if type(value) is float and feature.kind == "numeric" and -LARGEST <= value <= LARGEST

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from operator import add, mul
+from collections.abc import Callable, Mapping, Sequence
+from operator import add, itemgetter, mul
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,8 @@ class Additive:
             else:
                 self._categories.append(self._folded(column, slice(at, at + column.width)))
             at += column.width
-        self._numbers = numbers
+        self._numbers_of = _picker([feature for feature, _ in numbers])
+        self._missing = [missing for _, missing in numbers]
         self._terms: list[tuple[float, list[float], list[float]]] = [
             (float(start[i]), [float(weight[i]) for weight in weights], [float(centre[i]) for centre in centres])
             for i in range(len(start))
@@ -80,10 +81,10 @@ class Additive:
 
     def answer(self, row: Sequence[Value]) -> Answer:
         """Answer one row of features, in signature order."""
-        x: list[Any] = []
-        for feature, missing in self._numbers:
-            value = row[feature]
-            x.append(missing if value is None or value != value else value)
+        x: Sequence[Any] = self._numbers_of(row)
+        if None in x or (total := sum(x)) != total:  # NaN spoils a sum
+            filled = zip(x, self._missing, strict=True)
+            x = [missing if value is None or value != value else value for value, missing in filled]
         if self._centres is None:
             scores = [sum(map(mul, x, weights), start) for start, weights, _ in self._terms]
         else:
@@ -106,3 +107,10 @@ class Additive:
             moved = x[:, np.newaxis, :] - self._centres
             scores = (self._weights * moved * moved).sum(axis=2) + self._start
         return choose_many(scores, self._link)
+
+
+def _picker(features: list[int]) -> Callable[[Sequence[Value]], Sequence[Value]]:
+    """Return what takes some features out of a row: without a loop, where there are several."""
+    if len(features) > 1:
+        return itemgetter(*features)
+    return lambda row: [row[feature] for feature in features]

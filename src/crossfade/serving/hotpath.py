@@ -73,9 +73,9 @@ class HotPath:
 
     def _is_plain(self, environ: WSGIEnvironment) -> bool:
         length = environ.get("CONTENT_LENGTH") or ""
-        kind = (environ.get("CONTENT_TYPE") or "").partition(";")[0].strip().lower()
+        kind = environ.get("CONTENT_TYPE") or ""
         return (
-            kind == "application/json"
+            (kind == "application/json" or kind.partition(";")[0].strip().lower() == "application/json")
             and length.isascii()
             and length.isdigit()
             and len(length) < _MOST_DIGITS

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from threading import Condition, get_ident
+from threading import Condition, Lock, get_ident
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Leader:
         self._begun = 0.0
         """When the leader began its last request."""
         self._resigned = Condition()
+        self._watch = Lock()
+        """Held by the one that looks now and then whether the leader gets on: each look takes the leader's time."""
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
@@ -57,7 +59,7 @@ class Leader:
 
     def stand_by(self) -> None:
         """Return when a thread is needed, or may be."""
-        with self._resigned:
+        with self._watch, self._resigned:
             while self._gets_on(time.monotonic()):
                 self._resigned.wait(_PATIENCE_SECONDS)
 

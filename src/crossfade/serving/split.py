@@ -16,7 +16,7 @@ _OFFSET, _PRIME, _MASK = 0x811C9DC5, 0x01000193, 0xFFFFFFFF
 
 def _fnv1a_32(text: str, value: int = _OFFSET) -> int:
     """Hash a text, or go on with one: `value` is the hash of what stands before it."""
-    for code in map(ord, text):
+    for code in text.encode() if text.isascii() else map(ord, text):  # the same numbers, bytes are quicker
         value = ((value ^ code) * _PRIME) & _MASK
     return value
 
