@@ -8,6 +8,7 @@ from itertools import chain, repeat
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from crossfade.appendonly import csv_cell
 from crossfade.manyrows import ManyRows
@@ -51,7 +52,7 @@ class LogBatch(NamedTuple):
         """Write the rows as lines of CSV, all at once: what `rows` says, for a tenth of the time."""
         columns: list[str | Sequence[str]] = [
             _places(len(self.features)),
-            *map(_json_cells, self._columns()),
+            *self._feature_cells(),
             _cells(self.labels),
             _cells(self.predictions),
             _numbers(self.probabilities),
@@ -67,8 +68,13 @@ class LogBatch(NamedTuple):
         parts.append(repeat(same, len(self.features)))
         return "".join(chain.from_iterable(zip(*parts, strict=True)))
 
-    def _columns(self) -> Iterable[Sequence[Value]]:
-        return self.features.values if isinstance(self.features, ManyRows) else zip(*self.features, strict=True)
+    def _feature_cells(self) -> list[list[str]]:
+        if not isinstance(self.features, ManyRows):
+            return [_json_cells(column) for column in zip(*self.features, strict=True)]
+        return [
+            _split(values) if isinstance(column, np.ndarray) else _json_cells(values)
+            for column, values in zip(self.features.columns, self.features.values, strict=True)
+        ]
 
     def _pieces(self) -> list[str]:
         """Cut a line where a value differs between the rows: what stands before, between and after these."""
@@ -95,16 +101,21 @@ def _cells(texts: Sequence[str]) -> str | list[str]:
 
 
 def _numbers(values: Sequence[float | None]) -> list[str]:
-    cells = _encode(values).decode()[1:-1].split(",")
+    cells = _split(values)
     return cells if None not in values else ["" if cell == "null" else cell for cell in cells]
 
 
 def _json_cells(column: Sequence[Value]) -> list[str]:
     """Write a feature's values as JSON within a quoted cell."""
-    if str not in set(map(type, column)):  # then a comma can only stand between two values
-        return _encode(column).decode()[1:-1].split(",")
+    if str not in set(map(type, column)):
+        return _split(column)
     known = {value: _quotes_doubled(_encode(value).decode()) for value in set(column)}
     return [known[value] for value in column]
+
+
+def _split(values: Sequence[Value]) -> list[str]:
+    """Write values that are no texts as JSON: a comma can only stand between two of them."""
+    return _encode(values).decode()[1:-1].split(",")
 
 
 def _quotes_doubled(text: str) -> str:
