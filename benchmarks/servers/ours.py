@@ -59,7 +59,6 @@ class Ours:
 
 OURS = (
     Ours("granian", "Crossfade, ROUTER_SERVER=granian, linear models", "granian", "linear", batch=True),
-    Ours("granian-2-threads", "the same, ROUTER_THREADS=2", "granian", "linear", batch=True, threads=2),
     Ours("granian-1-thread", "the same, ROUTER_THREADS=1", "granian", "linear", batch=True, threads=1),
     Ours("granian-forest", "Crossfade, ROUTER_SERVER=granian, random forests", "granian", "forest"),
     Ours("gunicorn", "Crossfade, ROUTER_SERVER=gunicorn, linear models", "gunicorn", "linear", batch=True),

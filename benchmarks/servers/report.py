@@ -191,11 +191,11 @@ linear models; for random forests the ratios are just told.
   is what all of our work costs.
 - With so few connections the system may give most of them to one of two workers. Then a server does about half of what
   it could; the spread shows it, and more rounds even it out. Ours under gunicorn share them out evenly.
-- Threads of a worker take turns with Python, and taking turns costs: with `ROUTER_THREADS=1` (`granian-1-thread`) more
-  requests are answered and the slowest come in half the time. More threads are for requests that wait outside of
-  Python: for a disk that hangs, for a sync (`LOG_FSYNC=always` lets all that wait share one), for the rest of a body
-  under Granian, for onnxruntime. With one thread, one such request holds up its worker, `/health` included; so the
-  default is 4, and the promises are held against it.
+- Threads of one interpreter that are busy at once take each other's time. Under Granian one of them answers `/predict`
+  as long as it gets on, and the others take over when it has begun nothing for 20 ms: because a disk hangs, or the rest
+  of a body does not come. So four threads are about as fast as one (`granian-1-thread`), and a worker is not silent.
+  Where answers wait for a commit (`LOG_FSYNC=always`, a log in PostgreSQL) all of them answer at once, and share
+  commits.
 - The peers have two workers and no access log, and otherwise what was fastest in trials on two cores: MLServer without
   parallel workers, LitServe with one API server, BentoML and FastAPI with `async def`, MLflow without a signature and
   asked by `dataframe_split`. None batches requests that arrive together: one row at a time is what is compared.
