@@ -14,6 +14,7 @@ from types import TracebackType
 _MOST_HEADER_BYTES = 4096
 
 _MOST_OF_OTHERS = 4096
+"""Bytes of a look at what others appended; of more, only the end is looked at."""
 
 _IN_FLIGHT_SECONDS = 0.01
 """A write that another process has begun is over by then, many times over."""

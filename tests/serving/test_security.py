@@ -23,6 +23,7 @@ from flask.testing import FlaskClient
 from app import create_app
 from crossfade.compiled.model import DESCRIPTION, PICKLE, load_compiled
 from crossfade.errors import ModelUnusable
+from crossfade.memorylog import MemoryRequestLog
 from crossfade.registry import Registry
 from crossfade.requestlog import LogRow
 from crossfade.settings import Settings, load_settings
@@ -364,14 +365,12 @@ class TestPickles:
 def failing(settings: Settings, registry: Registry, register: Any) -> FlaskClient:
     """A client of a router in which something breaks that nobody thought of."""
 
-    class Broken:
-        problem, rows_lost = None, 0
-
+    class Broken(MemoryRequestLog):
         def append(self, rows: object) -> None:
             raise RuntimeError("secret of /srv/crossfade/src/app.py")
 
     register("prod")
-    return create_app(settings, registry=registry, log=Broken(), follow=False).test_client()  # type: ignore[arg-type]
+    return create_app(settings, registry=registry, log=Broken(), follow=False).test_client()
 
 
 @pytest.mark.parametrize("overrides", [{}, {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}])

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _PATIENCE_SECONDS = 0.02
 """A leader that has begun no request for so long waits for something, or there is none: the others are free."""
 
-
 _GRANIAN = "Granian"
 """gunicorn has a use for its threads after `close()`, and a loop of its own that gives them requests."""
 
