@@ -137,7 +137,7 @@ class AppendFile:
             others = os.pread(self._number, _MOST_OF_OTHERS, self._end)  # what they appended after us, at one go
             if len(others) < _MOST_OF_OTHERS:
                 size = self._end + len(others)
-                return size, bool(others) and others[-1:] != b"\n" and self._ends_torn(size)
+                return size, others[-1:] not in (b"", b"\n") and self._ends_torn(size)
         size = os.lseek(self._number, 0, os.SEEK_END)
         return size, self._ends_torn(size)
 

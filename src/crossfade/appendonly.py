@@ -64,7 +64,7 @@ class AppendOnlyCsv:
         self._name = str(path)
         self._columns = columns
         self._header = ",".join(columns).encode()
-        self._fsync = fsync
+        self.fsync = fsync
         self._timeout_seconds = timeout_seconds
         self._file: AppendFile | None = None
         self._turn = Turn(timeout_seconds)
@@ -98,9 +98,9 @@ class AppendOnlyCsv:
             with self._turn:  # another thread may be about to replace the descriptor
                 file = self._write(data)
                 appends = file.appends
-            if self._fsync == "always":
+            if self.fsync == "always":
                 file.sync(appends)
-            elif self._fsync == "interval":
+            elif self.fsync == "interval":
                 self._plan_sync(file)
         except OSError as error:
             self._problem = f"{self.path} cannot be written: {_told(error)}"
@@ -146,7 +146,7 @@ class AppendOnlyCsv:
                 file = AppendFile(self.path, self._timeout_seconds)
             except FileNotFoundError:
                 continue  # moved away between the two
-            if self._fsync != "never":
+            if self.fsync != "never":
                 sync_folder(self.path.parent)  # its name has to be found again, too
             refuse_other(self.path, file.first_line(), self._columns)
             return file

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from crossfade.appendonly import csv_cell
-from crossfade.manyrows import ManyRows
+from crossfade.manyrows import Column, columns_of
 from crossfade.requestlog import LogRow
 from crossfade.schema import Value
 
@@ -52,7 +52,7 @@ class LogBatch(NamedTuple):
         """Write the rows as lines of CSV, all at once: what `rows` says, for a tenth of the time."""
         columns: list[str | Sequence[str]] = [
             _places(len(self.features)),
-            *self._feature_cells(),
+            *map(_json_cells, columns_of(self.features)),
             _cells(self.labels),
             _cells(self.predictions),
             _numbers(self.probabilities),
@@ -67,14 +67,6 @@ class LogBatch(NamedTuple):
                 same = piece
         parts.append(repeat(same, len(self.features)))
         return "".join(chain.from_iterable(zip(*parts, strict=True)))
-
-    def _feature_cells(self) -> list[list[str]]:
-        if not isinstance(self.features, ManyRows):
-            return [_json_cells(column) for column in zip(*self.features, strict=True)]
-        return [
-            _split(values) if isinstance(column, np.ndarray) else _json_cells(values)
-            for column, values in zip(self.features.columns, self.features.values, strict=True)
-        ]
 
     def _pieces(self) -> list[str]:
         """Cut a line where a value differs between the rows: what stands before, between and after these."""
@@ -105,8 +97,10 @@ def _numbers(values: Sequence[float | None]) -> list[str]:
     return cells if None not in values else ["" if cell == "null" else cell for cell in cells]
 
 
-def _json_cells(column: Sequence[Value]) -> list[str]:
+def _json_cells(column: Column) -> list[str]:
     """Write a feature's values as JSON within a quoted cell."""
+    if isinstance(column, np.ndarray):
+        return _split(column.tolist())
     if str not in set(map(type, column)):
         return _split(column)
     known = {value: _quotes_doubled(_encode(value).decode()) for value in set(column)}

@@ -173,7 +173,6 @@ class CsvRequestLog(RequestLog):
     def __init__(self, path: Path, labels_path: Path, fsync: Fsync = "never", timeout_seconds: float = 5.0) -> None:
         self._rows = AppendOnlyCsv(path, COLUMNS, fsync, timeout_seconds)
         self._labels = AppendOnlyCsv(labels_path, LABEL_COLUMNS, fsync, timeout_seconds)
-        self._fsync = fsync
         self.upkeep_problem: str | None = None
         """What a `LogKeeper` says."""
 
@@ -185,7 +184,7 @@ class CsvRequestLog(RequestLog):
     @property
     def commits_in_groups(self) -> bool:
         """Whether answers wait for the disk."""
-        return self._fsync == "always"
+        return self._rows.fsync == "always"
 
     @property
     def paths(self) -> tuple[Path, Path]:

@@ -186,10 +186,10 @@ class FeatureSchema:
             )
         return self._checked(features, field)
 
-    def _checked(self, values: Sequence[object], field: str) -> list[Value]:
+    def _checked(self, values: Sequence[Any], field: str) -> list[Value]:
         """Check values in signature order; what most are, numbers that are no whole ones, at once."""
-        if self._takes_numbers and set(map(type, values)) == _FLOATS and sum(map(abs, values)) <= LARGEST:  # type: ignore[arg-type]
-            return list(values)  # type: ignore[arg-type]
+        if self._takes_numbers and set(map(type, values)) == _FLOATS and sum(map(abs, values)) <= LARGEST:
+            return list(values)
         return [
             value
             if type(value) is float and feature.kind == "numeric" and -LARGEST <= value <= LARGEST

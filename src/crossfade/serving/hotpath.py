@@ -75,7 +75,7 @@ class HotPath:
         length = environ.get("CONTENT_LENGTH") or ""
         kind = environ.get("CONTENT_TYPE") or ""
         return (
-            (kind == "application/json" or kind.partition(";")[0].strip().lower() == "application/json")
+            kind.partition(";")[0].strip().lower() == "application/json"
             and length.isascii()
             and length.isdigit()
             and len(length) < _MOST_DIGITS
