@@ -6,6 +6,8 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -15,6 +17,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
+import requests
 from mlflow import MlflowClient
 from mlflow.models import infer_signature
 from sklearn.base import BaseEstimator
@@ -139,6 +142,40 @@ def serve_mlflow() -> Callable[[Settings], AbstractContextManager[None]]:
             processes.stop(service, settings.crossfade_home)
 
     return serve
+
+
+Serve = Callable[[Settings, dict[str, str]], AbstractContextManager[subprocess.Popen[bytes]]]
+
+
+@pytest.fixture(scope="session")
+def serve_router() -> Serve:
+    """Run `crossfade serve` with what `isolate` made; all its workers have a model when the block begins."""
+
+    @contextmanager
+    def serve(settings: Settings, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+        home = settings.crossfade_home
+        command = [str(Path(sys.executable).with_name("crossfade")), "serve"]
+        with (home / "router.log").open("wb") as log:
+            process = subprocess.Popen(command, env=environment, cwd=home, stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + 120
+            while not _is_ready(settings):
+                assert time.monotonic() < deadline, (home / "router.log").read_text()
+                time.sleep(0.1)
+            yield process
+        finally:
+            process.terminate()
+            process.wait(120)
+
+    return serve
+
+
+def _is_ready(settings: Settings) -> bool:
+    try:
+        workers = requests.get(f"http://127.0.0.1:{settings.router_port}/health", timeout=30).json()["workers"]
+    except requests.RequestException:
+        return False
+    return len(workers) == settings.router_workers and all(worker["prod"] for worker in workers)
 
 
 @pytest.fixture(scope="session")

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
 import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from crossfade.errors import ServiceError
 from crossfade.loop import steps
@@ -89,22 +85,10 @@ def here(settings: Settings, register: Register, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def router(here: Installation) -> Iterator[HttpRouter]:
-    """The installation's router, started as `crossfade serve` does."""
-    command = [sys.executable, "-c", "from crossfade.cli import main; main()", "serve"]
-    with (here.settings.crossfade_home / "router.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            tick = threading.Event()
-            for _ in range(900):
-                with contextlib.suppress(requests.RequestException):
-                    if requests.get(f"{here.settings.router_url}/ready", timeout=60).ok:
-                        break
-                tick.wait(0.1)
-            yield HttpRouter(here.settings)
-        finally:
-            process.terminate()
-            process.wait(120)
+def router(here: Installation, serve_router: Any) -> Iterator[HttpRouter]:
+    """The installation's router."""
+    with serve_router(here.settings, dict(os.environ)):
+        yield HttpRouter(here.settings)
 
 
 def _stage(here: Installation) -> None:

@@ -10,13 +10,10 @@ import logging
 import os
 import socket
 import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -116,13 +113,6 @@ class Target:
     def connect(self) -> Wire:
         return Wire(self.settings.router_port)
 
-    def is_ready(self) -> bool:
-        with suppress(OSError), closing(self.connect()) as wire:
-            wire.send(b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n")
-            answer = wire.answer()
-            return answer is not None and answer.status == 200
-        return False
-
     def check(self, path: str, answer: Answer | None) -> None:
         """Hold an answer to what is promised, and remember its rows."""
         self.statuses[answer and answer.status] += 1
@@ -170,6 +160,7 @@ def target(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     isolate: Any,
+    serve_router: Any,
     mlflow_server: Settings,
     register_served: Callable[..., Version],
 ) -> Iterator[Target]:
@@ -180,20 +171,10 @@ def target(
     home = tmp_path_factory.mktemp(request.param)
     uri = mlflow_server.mlflow_tracking_uri
     own, environment = isolate(home, ROUTER_SERVER=request.param, MLFLOW_TRACKING_URI=uri, REG_MODEL_NAME=name)
-    serve = [str(Path(sys.executable).with_name("crossfade")), "serve"]
-    with (home / "router.log").open("wb") as log:
-        process = subprocess.Popen(serve, env=environment, cwd=home, stdout=log, stderr=log)
-    running = Target(own, process)
-    try:
-        deadline = time.monotonic() + 120
-        while not running.is_ready():
-            assert time.monotonic() < deadline, (home / "router.log").read_text()
-            time.sleep(0.1)
+    with serve_router(own, environment) as process:
+        running = Target(own, process)
         yield running
         _log.info("%s: %d requests, %s", request.param, running.sent, dict(running.statuses))
-    finally:
-        process.terminate()
-        process.wait(120)
 
 
 def post(path: str, body: bytes, kind: str = "application/json", *headers: str) -> bytes:

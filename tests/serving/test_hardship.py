@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -74,6 +73,7 @@ def router(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     isolate: Any,
+    serve_router: Any,
     mlflow_server: Settings,
     register_served: Callable[..., Version],
 ) -> Iterator[Router]:
@@ -83,16 +83,8 @@ def router(
     uri = mlflow_server.mlflow_tracking_uri
     given = {"ROUTER_SERVER": request.param, "MLFLOW_TRACKING_URI": uri, "REG_MODEL_NAME": name}
     settings, environment = isolate(tmp_path, **given)
-    serve = [str(Path(sys.executable).with_name("crossfade")), "serve"]
-    with (tmp_path / "router.log").open("wb") as log:
-        process = subprocess.Popen(serve, env=environment, cwd=tmp_path, stdout=log, stderr=log)
-    running = Router(settings, process, Registry(uri, name), versions)
-    try:
-        _until(running.is_ready, tmp_path)
-        yield running
-    finally:
-        process.terminate()
-        process.wait(120)
+    with serve_router(settings, environment) as process:
+        yield Router(settings, process, Registry(uri, name), versions)
 
 
 def _until(holds: Callable[[], bool], home: Path) -> None:

@@ -9,8 +9,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
@@ -496,23 +494,18 @@ class Served:
 
 @pytest.fixture(scope="module", params=["gunicorn", "granian"])
 def server(
-    request: pytest.FixtureRequest, shop: Shop, isolate: Any, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    shop: Shop,
+    isolate: Any,
+    serve_router: Any,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Served]:
     """Start it as `crossfade serve` does."""
     home = tmp_path_factory.mktemp(request.param)
     given = {"MLFLOW_TRACKING_URI": shop.settings.mlflow_tracking_uri, "ROUTER_WORKERS": "1"}
     settings, environment = isolate(home, ROUTER_SERVER=request.param, **given)
-    served = Served(f"http://127.0.0.1:{settings.router_port}", FeatureStore(settings.feature_store))
-    command = [sys.executable, "-c", "from crossfade.cli import main; main()", "serve"]
-    source = str(Path(__file__).resolve().parents[2] / "src")
-    with (home / "router.log").open("wb") as log:
-        process = subprocess.Popen(command, env={**environment, "PYTHONPATH": source}, stdout=log, stderr=log)
-        try:
-            _wait(served.is_ready, 120)
-            yield served
-        finally:
-            process.terminate()
-            process.wait(120)
+    with serve_router(settings, environment):
+        yield Served(f"http://127.0.0.1:{settings.router_port}", FeatureStore(settings.feature_store))
 
 
 def _wait(holds: Callable[[], bool], seconds: float) -> None:

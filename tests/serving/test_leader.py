@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from tests.load import ROW, Load
 
 from crossfade.serving.leader import Leader
@@ -126,6 +122,7 @@ def test_a_leader_that_turns_to_something_else_calls_another(threads: Threads, m
 def worker(
     tmp_path_factory: pytest.TempPathFactory,
     isolate: Any,
+    serve_router: Any,
     mlflow_server: Settings,
     register_served: Callable[..., Version],
 ) -> Iterator[Settings]:
@@ -134,26 +131,8 @@ def worker(
     home = tmp_path_factory.mktemp("led")
     given = {"MLFLOW_TRACKING_URI": mlflow_server.mlflow_tracking_uri, "REG_MODEL_NAME": "Led"}
     settings, environment = isolate(home, ROUTER_SERVER="granian", ROUTER_WORKERS="1", ROUTER_THREADS="4", **given)
-    output = home / "router.log"
-    with output.open("wb") as log:
-        serve = [str(Path(sys.executable).with_name("crossfade")), "serve"]
-        process = subprocess.Popen(serve, env=environment, cwd=home, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 120
-        while not _is_ready(settings):
-            assert time.monotonic() < deadline, output.read_text()
-            time.sleep(0.1)
+    with serve_router(settings, environment):
         yield settings
-    finally:
-        process.terminate()
-        process.wait(120)
-
-
-def _is_ready(settings: Settings) -> bool:
-    try:
-        return requests.get(f"http://127.0.0.1:{settings.router_port}/ready", timeout=5).ok
-    except requests.RequestException:
-        return False
 
 
 def _begin(settings: Settings, request: str) -> socket.socket:

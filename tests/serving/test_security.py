@@ -7,13 +7,11 @@ import json
 import os
 import pickle
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPMessage
+from http.client import HTTPConnection, HTTPMessage
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +73,13 @@ class Guarded:
         client.sendall(start)
         return client
 
-    def is_ready(self) -> bool:
-        with suppress(OSError, HTTPException, ValueError):
-            return self.ask("GET /ready")[0] == 200
-        return False
-
 
 @pytest.fixture(scope="module", params=["gunicorn", "granian"])
 def guarded(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     isolate: Any,
+    serve_router: Any,
     mlflow_server: Settings,
     register_served: Callable[..., Version],
 ) -> Iterator[Guarded]:
@@ -104,20 +98,8 @@ def guarded(
         "ROUTER_ADMIN_TOKEN": TOKENS["admin"],
     }
     own, environment = isolate(home, **given)
-    output = home / "router.log"
-    serve = [str(Path(sys.executable).with_name("crossfade")), "serve"]
-    with output.open("wb") as log:
-        process = subprocess.Popen(serve, env=environment, cwd=home, stdout=log, stderr=log)
-    running = Guarded(own, output)
-    try:
-        deadline = time.monotonic() + 120
-        while not running.is_ready():
-            assert time.monotonic() < deadline, output.read_text()
-            time.sleep(0.1)
-        yield running
-    finally:
-        process.terminate()
-        process.wait(120)
+    with serve_router(own, environment):
+        yield Guarded(own, home / "router.log")
 
 
 class TestTokens:

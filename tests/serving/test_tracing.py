@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,38 +97,29 @@ def model(register_served: Callable[..., Version]) -> str:
     return "Traced"
 
 
-@contextmanager
-def _router(home: Path, isolate: Any, mlflow: Settings, model: str, endpoint: str, **given: str) -> Iterator[str]:
-    """Serve; the log is in `router.log` when it has ended."""
-    wanted = {"MLFLOW_TRACKING_URI": mlflow.mlflow_tracking_uri, "REG_MODEL_NAME": model, "AB_SPLIT_B": "1"}
-    settings, environment = isolate(home, **wanted, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, **given)
-    serve = [sys.executable, "-c", "from crossfade.cli import main; main()", "serve"]
-    url = f"http://127.0.0.1:{settings.router_port}"
-    with (home / "router.log").open("wb") as log:
-        process = subprocess.Popen(serve, env=environment, cwd=home, stdout=log, stderr=log)
+@pytest.fixture
+def router(
+    tmp_path: Path, isolate: Any, serve_router: Any, mlflow_server: Settings, model: str
+) -> Callable[..., AbstractContextManager[str]]:
+    """Serve, and tell spans to a collector; the log is in `router.log`."""
 
-        def is_ready() -> bool:
-            try:
-                workers = requests.get(f"{url}/health", timeout=10).json()["workers"]
-            except requests.RequestException:
-                return False
-            return [worker["staging"] for worker in workers] == ["2", "2"]
+    @contextmanager
+    def serve(endpoint: str, **given: str) -> Iterator[str]:
+        wanted = {"MLFLOW_TRACKING_URI": mlflow_server.mlflow_tracking_uri, "REG_MODEL_NAME": model, "AB_SPLIT_B": "1"}
+        settings, environment = isolate(tmp_path, **wanted, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, **given)
+        with serve_router(settings, environment):
+            yield f"http://127.0.0.1:{settings.router_port}"
 
-        try:
-            _until(is_ready, "both workers serve")
-            yield url
-        finally:
-            process.terminate()
-            process.wait(30)
+    return serve
 
 
 @pytest.mark.parametrize("server", ["gunicorn", "granian"])
 def test_spans_of_requests_arrive(
-    server: str, tmp_path: Path, isolate: Any, mlflow_server: Settings, model: str, collector: Collector
+    server: str, router: Callable[..., AbstractContextManager[str]], model: str, collector: Collector
 ) -> None:
     """By route, below the caller's trace, with the arm that answered; the last ones when the router ends."""
     given = {"ROUTER_SERVER": server, "OTEL_BSP_SCHEDULE_DELAY": "100", "OTEL_RESOURCE_ATTRIBUTES": "team=irises"}
-    with _router(tmp_path, isolate, mlflow_server, model, collector.endpoint, **given) as url:
+    with router(collector.endpoint, **given) as url:
         asked = {"request_id": "order-1", "user_id": "user-7", "features": ROW}
         sent = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
         assert requests.post(f"{url}/predict", json=asked, headers=sent, timeout=30).ok
@@ -174,7 +165,7 @@ def test_spans_of_requests_arrive(
 
 @pytest.mark.parametrize("server", ["gunicorn", "granian"])
 def test_a_dead_collector_delays_nobody(
-    server: str, tmp_path: Path, isolate: Any, mlflow_server: Settings, model: str
+    server: str, tmp_path: Path, router: Callable[..., AbstractContextManager[str]]
 ) -> None:
     """One that takes connections and never answers: requests are answered, the log says so once a worker."""
     with socket.create_server(("127.0.0.1", 0), backlog=100) as deaf:
@@ -186,7 +177,7 @@ def test_a_dead_collector_delays_nobody(
             "OTEL_EXPORTER_OTLP_TIMEOUT": "300",  # who waited for it would wait longer than this test
         }
         endpoint = f"http://127.0.0.1:{deaf.getsockname()[1]}"
-        with _router(tmp_path, isolate, mlflow_server, model, endpoint, **given) as url, requests.Session() as client:
+        with router(endpoint, **given) as url, requests.Session() as client:
             began = time.monotonic()
             for _ in range(100):
                 assert client.post(f"{url}/predict", json={"features": ROW}, timeout=60).ok
@@ -198,14 +189,14 @@ def test_a_dead_collector_delays_nobody(
 
 
 def test_an_unreachable_collector_is_told_once(
-    tmp_path: Path, isolate: Any, mlflow_server: Settings, model: str
+    tmp_path: Path, router: Callable[..., AbstractContextManager[str]]
 ) -> None:
     """A line per worker, whatever the SDK says at every try."""
     with socket.create_server(("127.0.0.1", 0)) as port:
         endpoint = f"http://127.0.0.1:{port.getsockname()[1]}"
     given = {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
     log = tmp_path / "router.log"
-    with _router(tmp_path, isolate, mlflow_server, model, endpoint, **given) as url:
+    with router(endpoint, **given) as url:
 
         def told() -> int:
             requests.post(f"{url}/predict", json={"features": ROW}, timeout=30)
