@@ -48,6 +48,7 @@ Around them::
         openlog.py                                     the one that the settings name
         appendonly.py, appendfile.py, logbatch.py      files, written
         csvslices.py, csvrows.py, logparts.py          files, read
+        csvline.py                                     a line of them
         logrotation.py, logpacking.py, logversion.py   a day's file becomes Parquet; which Crossfade wrote it
         forgivinglog.py, memorylog.py                  answers may leave without it; one for tests and replays
         logreader.py, logchoice.py, newestrows.py      read, late labels joined; which rows; its end, for a router

@@ -1,4 +1,4 @@
-"""A descriptor that appends: whole lines, even after a process that died in the middle of one; and what is on disk."""
+"""A descriptor that appends, and what of it is on disk."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from pathlib import Path
 from types import TracebackType
 
 _MOST_HEADER_BYTES = 4096
-
-_MOST_OF_OTHERS = 4096
-"""Bytes of a look at what others appended; of more, only the end is looked at."""
 
 _IN_FLIGHT_SECONDS = 0.01
 """A write that another process has begun is over by then, many times over."""
@@ -83,7 +80,6 @@ class AppendFile:
         self.appends = 0
         """How many appends are done."""
         self.sync_planned = False
-        self._end = -1
         self._turn = Turn(seconds)
         self._synced = self._failed = 0
 
@@ -96,19 +92,28 @@ class AppendFile:
         return os.pread(self._number, _MOST_HEADER_BYTES, 0).partition(b"\n")[0]
 
     def append(self, data: bytes) -> None:
-        """Add whole lines in one write, so that the first one starts a line.
+        """Add whole lines in one write.
 
         Raises
         ------
         OSError
             Not all of it was written.
         """
-        size, torn = self._look()
-        start = self._write(b"\n" + data if torn else data)
-        if not torn and start != size and self._is_torn_at(start):
-            # Somebody died in the middle of a write after we had looked: our first line continues theirs.
-            self.append(data[: data.index(b"\n") + 1])
+        written = os.write(self._number, data)
+        if written != len(data):
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} (it took {written} of {len(data)} bytes)")
         self.appends += 1
+
+    def ends_torn(self) -> bool:
+        """Whether some process died in the middle of the last line (and is not writing it just now). Raises OSError."""
+        looks, seen = 0, -1
+        while looks < _LOOKS:
+            size = os.lseek(self._number, 0, os.SEEK_END)
+            if size == 0 or os.pread(self._number, 1, size - 1) == b"\n":
+                return False
+            looks, seen = looks + 1 if size == seen else 0, size
+            time.sleep(_IN_FLIGHT_SECONDS / _LOOKS)
+        return True
 
     def sync(self, appends: int) -> None:
         """Wait until so many appends are on disk; all that wait meanwhile share the next look at the disk.
@@ -130,38 +135,6 @@ class AppendFile:
                 self._failed = done
                 raise
             self._synced = done
-
-    def _look(self) -> tuple[int, bool]:
-        """Return the size, and whether the last line is torn."""
-        if self._end >= 0:
-            others = os.pread(self._number, _MOST_OF_OTHERS, self._end)  # what they appended after us, at one go
-            if len(others) < _MOST_OF_OTHERS:
-                size = self._end + len(others)
-                return size, others[-1:] not in (b"", b"\n") and self._ends_torn(size)
-        size = os.lseek(self._number, 0, os.SEEK_END)
-        return size, self._ends_torn(size)
-
-    def _write(self, data: bytes) -> int:
-        """Return where the data stands."""
-        written = os.write(self._number, data)
-        if written != len(data):
-            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} (it took {written} of {len(data)} bytes)")
-        self._end = os.lseek(self._number, 0, os.SEEK_CUR)
-        return self._end - written
-
-    def _ends_torn(self, size: int) -> bool:
-        """Whether some process died in the middle of the last line (and is not writing it just now)."""
-        looks = 0
-        while self._is_torn_at(size):
-            if looks == _LOOKS:
-                return True
-            time.sleep(_IN_FLIGHT_SECONDS / _LOOKS)
-            before, size = size, os.fstat(self._number).st_size
-            looks = looks + 1 if size == before else 0
-        return False
-
-    def _is_torn_at(self, place: int) -> bool:
-        return place > 0 and os.pread(self._number, 1, place - 1) != b"\n"
 
     def _is_locked_for_good(self) -> bool:
         try:

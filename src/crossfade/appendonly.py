@@ -7,11 +7,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from crossfade.appendfile import AppendFile, Turn
+from crossfade.csvline import Cell, csv_line
 from crossfade.errors import LogUnavailable
 from crossfade.logparts import sync_folder
 from crossfade.logversion import refuse_other
@@ -23,12 +24,10 @@ _log = logging.getLogger(__name__)
 
 Fsync = Literal["never", "interval", "always"]
 
-Cell = str | float | None
-
 _SYNC_SECONDS = 1.0
 
 _LOOK_SECONDS = 0.01
-"""Between two looks whether the file was moved away; what is appended meanwhile goes where it went."""
+"""Between two looks whether the file was moved away, and how it ends; what is appended meanwhile goes where it went."""
 
 _WHAT_TO_DO = {
     errno.ENOSPC: "Free space.",
@@ -42,8 +41,8 @@ _WHAT_TO_DO = {
 class AppendOnlyCsv:
     """One CSV file with a header; every append is a single write on an O_APPEND descriptor.
 
-    No value may hold a line break, so a line is a row and a row torn by a crash spoils itself only. Any number of
-    processes and threads may append.
+    No value may hold a line break, so a line is a row, and csvline.py finds one behind another that a crash has torn:
+    that spoils itself only. Any number of processes and threads may append.
 
     Parameters
     ----------
@@ -103,6 +102,7 @@ class AppendOnlyCsv:
             elif self.fsync == "interval":
                 self._plan_sync(file)
         except OSError as error:
+            self._look_due = 0.0  # it may have been torn
             self._problem = f"{self.path} cannot be written: {_told(error)}"
             raise LogUnavailable(self._problem) from error
         except LogUnavailable as error:
@@ -128,6 +128,8 @@ class AppendOnlyCsv:
             while file is None or file.packed or not self._is_there(file):  # at first, and when it was moved away
                 file = self._open()
             self._file, self._look_due = file, now + _LOOK_SECONDS
+            if file.ends_torn():
+                data = b"\n" + data  # for people's eyes: a row behind a torn line is found anyway
         file.append(data)
         return file
 
@@ -184,23 +186,6 @@ class AppendOnlyCsv:
         except OSError as error:
             self._sync_problem = f"{self.path} cannot be put on disk: {_told(error)}"
             _log.warning("%s", self._sync_problem)
-
-
-def csv_line(row: Iterable[Cell]) -> str:
-    """Write a row as `csv.writer` does, in less than half the time."""
-    cells = [
-        # Most cells are plain texts: they are told apart without a call.
-        (cell if '"' not in cell and "," not in cell else csv_cell(cell))
-        if isinstance(cell, str)
-        else ("" if cell is None else str(cell))
-        for cell in row
-    ]
-    return ",".join(cells) + "\n"
-
-
-def csv_cell(text: str) -> str:
-    """Write a text of one line as a cell."""
-    return text if '"' not in text and "," not in text else '"' + text.replace('"', '""') + '"'
 
 
 def _told(error: OSError) -> str:

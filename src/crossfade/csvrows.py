@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from functools import cache
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import csv
+
+from crossfade.csvline import whole_rows
+
+_ZONE = b"+00:00,"
+_ZONE_AT = len("2026-01-02T03:04:05.000006")
+"""Where a row's time has its zone."""
 
 
 def rows_in(data: bytes, columns: tuple[str, ...], wanted: Sequence[str]) -> tuple[pa.Table, int]:
@@ -34,24 +39,36 @@ def rows_in(data: bytes, columns: tuple[str, ...], wanted: Sequence[str]) -> tup
     >>> table["text"].to_pylist(), set_aside
     (['a,b'], 1)
     """
-    lines = np.count_nonzero(np.frombuffer(data, np.uint8) == ord("\n"))  # bytes.count would hold other threads up
     cut_short = bool(data) and not data.endswith(b"\n")
     data = data[: data.rfind(b"\n") + 1]
-    try:
-        table = _parse(data, columns, wanted)
-    except pa.ArrowInvalid:
-        table = None
-    if table is not None and table.num_rows == lines:  # else a line holds no row, or a row spans lines
-        return table, int(cut_short)
-    rows = [line for whole in data.split(b"\n") if (line := whole.removesuffix(b"\r"))]
-    whole = [line for line in rows if _is_whole(line, len(columns))]
-    table = _parse(b"".join(line + b"\n" for line in whole), columns, wanted)
-    return table, len(rows) - len(whole) + cut_short
+    lines = _lines_by_their_times(data)
+    if lines is not None:
+        with suppress(pa.ArrowInvalid):
+            table = _parse(data, columns, wanted)
+            if table.num_rows == lines:  # else a line holds no row, or a row spans lines
+                return table, int(cut_short)
+    rows, set_aside = whole_rows(data.split(b"\n"), len(columns))
+    return _parse(b"".join(row + b"\n" for row in rows), columns, wanted), set_aside + cut_short
 
 
 def nothing(wanted: Sequence[str]) -> pa.Table:
     """Return no rows."""
     return pa.table({name: pa.array([], pa.string()) for name in wanted})
+
+
+def _lines_by_their_times(data: bytes) -> int | None:
+    """Count lines; None where one does not begin with its time, or holds another: it may continue a torn one.
+
+    numpy lets other threads go on meanwhile; `bytes.count` would not.
+    """
+    found = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(found == ord("\n"))
+    starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
+    zones = np.flatnonzero(found == ord("+"))
+    zones = zones[zones + len(_ZONE) <= len(found)]
+    for place in (6, 5, 3):  # the comma first: few other signs have one there
+        zones = zones[found[zones + place] == _ZONE[place]]
+    return len(ends) if np.array_equal(zones, starts + _ZONE_AT) else None
 
 
 def _parse(data: bytes, columns: tuple[str, ...], wanted: Sequence[str]) -> pa.Table:
@@ -64,19 +81,3 @@ def _parse(data: bytes, columns: tuple[str, ...], wanted: Sequence[str]) -> pa.T
             include_columns=list(wanted), column_types=dict.fromkeys(wanted, pa.string()), strings_can_be_null=False
         ),
     )
-
-
-def _is_whole(line: bytes, columns: int) -> bool:
-    if not _whole_line(columns).fullmatch(line):
-        return False
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-@cache
-def _whole_line(columns: int) -> re.Pattern[bytes]:
-    cell = rb'(?:[^",\r\n]*+|"(?:[^"]++|"")*+")'
-    return re.compile(cell + rb"(?:," + cell + rb"){%d}" % (columns - 1))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from crossfade.appendonly import csv_cell
+from crossfade.csvline import csv_cell
 from crossfade.manyrows import Column, columns_of
 from crossfade.requestlog import LogRow
 from crossfade.schema import Value

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from crossfade.csvline import whole_rows
 from crossfade.errors import LogUnavailable
 from crossfade.logversion import columns_in
 from crossfade.requestlog import COLUMNS, LABEL_COLUMNS
@@ -59,15 +60,14 @@ class NewestInFiles:
     def rows(self, most: int) -> tuple[list[dict[str, str]], int]:
         """Return the newest rows, oldest first, and how many lines among them are no rows. Raises LogUnavailable."""
         lines, torn = _last_lines(self._path, most, COLUMNS)
-        cells = [_cells(line, len(COLUMNS)) for line in lines]
-        rows = [dict(zip(COLUMNS, row, strict=True)) for row in cells if row is not None]
-        return rows, len(lines) - len(rows) + torn
+        rows, set_aside = whole_rows(lines, len(COLUMNS))
+        return [dict(zip(COLUMNS, _cells(row), strict=True)) for row in rows], set_aside + torn
 
     def labels(self, request_ids: Sequence[str]) -> dict[str, str]:  # noqa: ARG002 - a file has to be read anyway
         """Return the newest late labels: the last one of a request counts. Raises LogUnavailable."""
         lines, _ = _last_lines(self._labels_path, _MOST_LABELS, LABEL_COLUMNS)
-        cells = (_cells(line, len(LABEL_COLUMNS)) for line in lines)
-        return {row[1]: row[2] for row in cells if row is not None}
+        rows, _ = whole_rows(lines, len(LABEL_COLUMNS))
+        return {request_id: label for _, request_id, label in map(_cells, rows)}
 
 
 def _last_lines(path: Path, wanted: int, columns: tuple[str, ...]) -> tuple[list[bytes], int]:
@@ -95,10 +95,5 @@ def _last_lines(path: Path, wanted: int, columns: tuple[str, ...]) -> tuple[list
     return [line for line in lines if line.strip()][-wanted:], int(last != b"")
 
 
-def _cells(line: bytes, columns: int) -> list[str] | None:
-    """Take a line apart; None where it is no row."""
-    try:
-        cells = next(csv.reader([line.decode()], strict=True), [])  # by itself: an open quote swallows no other line
-    except (csv.Error, UnicodeDecodeError):
-        return None
-    return cells if len(cells) == columns else None
+def _cells(row: bytes) -> list[str]:
+    return next(csv.reader([row.decode()], strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crossfade.appendonly import Cell, csv_line
+from crossfade.csvline import Cell, csv_line
 from crossfade.requestlog import COLUMNS, LABEL_COLUMNS
 
 _UNSTORABLE, _SUBSTITUTE = "\0", "\ufffd"
