@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import multiprocessing
 import pickle
@@ -261,6 +262,18 @@ def test_the_file_is_as_documented(path: Path) -> None:
         "features_json,label,prediction,probability,latency_ms,status"
     )
     assert len(lines) == 3
+
+
+def test_rows_are_written_as_by_the_csv_module(path: Path) -> None:
+    """Quotes and commas may be in any text, those included that the rows of an arm have in common."""
+    log, rows = (
+        _reopened(path),
+        [a_row("r3", alias="a,b"), a_row('r"4', alias='say "hi"', user_id=",", probability=None)],
+    )
+    log.append([*rows, *rows])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows * 2)
+    assert path.read_text().endswith(text.getvalue())
 
 
 def test_a_second_writer_adds_no_header(path: Path) -> None:

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import NamedTuple
 
 import msgspec
 
@@ -35,7 +34,7 @@ class PredictionFailed(CrossfadeError):
         self.arm = arm
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True):
     """What a caller gets back."""
 
     request_id: str
@@ -66,7 +65,7 @@ class Answer(NamedTuple):
         return body
 
 
-class _Task(NamedTuple):
+class _Task(msgspec.Struct, frozen=True):
     """A request, checked."""
 
     request_id: str
@@ -76,7 +75,7 @@ class _Task(NamedTuple):
     batch: bool
 
 
-class _Answered(NamedTuple):
+class _Answered(msgspec.Struct, frozen=True):
     """A request with its answer."""
 
     task: _Task
@@ -133,7 +132,7 @@ class Predictor:
         LogUnavailable
             The rows could not be logged, so no answer may leave.
         """
-        started = time.perf_counter()
+        started = time.perf_counter_ns()
         deployment, split_b = self._reloader.current, self._config.recent_split_b
         task = self._check(body, deployment.prod.loaded.model.schema)
         arm = deployment.route(task.user_id or task.request_id, split_b)
@@ -145,7 +144,7 @@ class Predictor:
             said = {"request_id": task.request_id}
             _log.exception("version %s failed on request %s", arm.version, task.request_id, extra=said)
             failure = error
-        latency_ms = round((time.perf_counter() - started) * 1000, 3)
+        latency_ms = (time.perf_counter_ns() - started) // 1000 / 1000  # to round a float takes five times as long
         answered = _Answered(task, deployment, arm, split_b, predictions, latency_ms)
         if task.batch:
             self._log.append_batch(_log_batch(self._clock(), answered))
