@@ -1,14 +1,17 @@
-"""The shapes of the answers, for the API's description; a test holds every real answer against its shape."""
+"""The shapes of the answers: of those to rows as they are made, of the others for the API's description.
+
+A test holds every real answer against its shape.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from crossfade.serving.metrics import Worker
-
-Label = int | str
+from crossfade.model import Label
+from crossfade.serving.split import Variant
 
 
 class Error(Struct, forbid_unknown_fields=True):
@@ -38,7 +41,7 @@ class Predicted(Struct, forbid_unknown_fields=True):
 
     request_id: str
     """Name it when the label is known (`POST /feedback`)."""
-    variant: Literal["A", "B"]
+    variant: Variant
     alias: str
     model: str
     model_version: str
@@ -56,7 +59,7 @@ class PredictedBatch(Struct, forbid_unknown_fields=True):
     """Answer to a batch; for `POST /feedback` its items are `{request_id}.0`, `{request_id}.1` and so on."""
 
     request_id: str
-    variant: Literal["A", "B"]
+    variant: Variant
     alias: str
     model: str
     model_version: str
@@ -77,6 +80,20 @@ class Split(Struct, forbid_unknown_fields=True):
     """The split in force."""
 
     ab_split_b: float
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker that lives, as it was after its last look at the registry."""
+
+    worker: int
+    """Its process id."""
+    prod: str | None
+    """Version that it serves as arm A; None while it has no model."""
+    staging: str | None
+    """Version that it serves as arm B; None while it serves no experiment."""
+    registry_seen_utc: str | None
+    """When it last saw the registry; None before the first time."""
 
 
 class Health(Struct, forbid_unknown_fields=True):

@@ -58,7 +58,7 @@ class HotPath:
         started, metrics = time.perf_counter(), self._parts.metrics
         try:
             answer = self._predict(environ)
-            status, body = 200, _encode(answer.to_dict())
+            status, body = 200, _encode(answer.body())
             metrics.answered(answer, time.perf_counter() - started)
         except CrossfadeError as error:
             status, told = describe(error)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
+from msgspec import to_builtins
 from werkzeug.exceptions import HTTPException
 
 from crossfade import __version__
@@ -160,7 +161,7 @@ def _flat(tensor: Tensor) -> list[Any]:
 
 
 def _answered(answer: Answer, wanted: list[str]) -> dict[str, Any]:
-    told = answer.to_dict()
+    told = to_builtins(answer.body())
     labels, probabilities = answer.predictions.labels, answer.predictions.probabilities
     columns: dict[str, tuple[str, Sequence[Any]]] = {"prediction": (_label_type(labels), labels)}
     if None not in probabilities:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from crossfade import __version__
 from crossfade.errors import LogUnavailable, NoModel
+from crossfade.serving.answers import Worker
 from crossfade.serving.deployment import Arm
 from crossfade.serving.exposition import BOUNDS, Metric, family_text
 from crossfade.serving.predictor import Answer, PredictionFailed
@@ -90,20 +91,6 @@ METRICS = (
     REQUESTS, PREDICTIONS, SECONDS, LABELS, LOG_FAILURES, LOST, WAITING, RELOAD_FAILURES, REGISTRY_SEEN, MODEL,
     REGISTERED, WORKERS, SPLIT, BUILD,
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Worker:
-    """A worker that lives, as it was after its last look at the registry."""
-
-    worker: int
-    """Its process id."""
-    prod: str | None
-    """Version that it serves as arm A; None while it has no model."""
-    staging: str | None
-    """Version that it serves as arm B; None while it serves no experiment."""
-    registry_seen_utc: str | None
-    """When it last saw the registry; None before the first time."""
 
 
 @dataclass(frozen=True)

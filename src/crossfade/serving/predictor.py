@@ -15,6 +15,7 @@ from crossfade.manyrows import parse_many
 from crossfade.model import Label, Predictions
 from crossfade.requestlog import LogRow, RequestLog, utc_now
 from crossfade.schema import FeatureSchema, Value, label_text, plain_text
+from crossfade.serving.answers import Predicted, PredictedBatch
 from crossfade.serving.config import SplitConfig
 from crossfade.serving.deployment import Arm, Deployment
 from crossfade.serving.messages import PredictBody
@@ -47,22 +48,13 @@ class Answer(msgspec.Struct, frozen=True):
     """Whether the caller sent a list of rows, even of one."""
     latency_ms: float
 
-    def to_dict(self) -> dict[str, object]:
-        """JSON-able body."""
-        body: dict[str, object] = {
-            "request_id": self.request_id,
-            "variant": self.arm.variant,
-            "alias": self.arm.alias,
-            "model": self.model,
-            "model_version": self.arm.version,
-            "experiment_id": self.experiment_id,
-        }
+    def body(self) -> Predicted | PredictedBatch:
+        """Return what is sent."""
+        arm, labels, probabilities = self.arm, self.predictions.labels, self.predictions.probabilities
+        who = self.request_id, arm.variant, arm.alias, self.model, arm.version, self.experiment_id
         if self.batch:
-            body["predictions"], body["probabilities"] = self.predictions.labels, self.predictions.probabilities
-        else:
-            (body["prediction"],), (body["probability"],) = self.predictions.labels, self.predictions.probabilities
-        body["latency_ms"], body["ab_split_b"] = self.latency_ms, self.split_b
-        return body
+            return PredictedBatch(*who, labels, probabilities, self.latency_ms, self.split_b)
+        return Predicted(*who, labels[0], probabilities[0], self.latency_ms, self.split_b)
 
 
 class _Task(msgspec.Struct, frozen=True):

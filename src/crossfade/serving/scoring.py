@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 from flask import Blueprint, Request, Response, jsonify, request
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, to_builtins
 from werkzeug.exceptions import UnsupportedMediaType
 
 from crossfade.errors import InvalidInput
@@ -83,7 +83,8 @@ def invocations() -> Response:
     user_id = params.user_id if params.user_id is not None else request.headers.get("X-User-Id")
     request_id = params.request_id if params.request_id is not None else request.headers.get("X-Request-Id")
     try:
-        return jsonify(ask(PredictBody([_without_nan(row) for row in rows], user_id, None, request_id)).to_dict())
+        answer = ask(PredictBody([_without_nan(row) for row in rows], user_id, None, request_id))
+        return jsonify(to_builtins(answer.body()))
     except InvalidInput as error:
         raise _moved(error, place) from None
 

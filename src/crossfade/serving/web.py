@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import cast
 
 from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
+from msgspec import to_builtins
 from werkzeug.exceptions import HTTPException
 
 from crossfade import __version__
@@ -33,7 +34,7 @@ _PREDICTING = {"api.predict", "scoring.invocations", "inference.infer"}
 @guarded("api_token")
 def predict() -> Response:
     """Answer one row or a batch."""
-    return jsonify(ask(parse(request, PredictBody)).to_dict())
+    return jsonify(to_builtins(ask(parse(request, PredictBody)).body()))
 
 
 @api.post("/feedback")
