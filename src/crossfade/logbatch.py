@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain, repeat
 from typing import NamedTuple
 
 import msgspec
@@ -57,16 +56,20 @@ class LogBatch(NamedTuple):
             _cells(self.predictions),
             _numbers(self.probabilities),
         ]
+        rows = len(self.features)
         same, *between = self._pieces()
-        parts: list[Iterable[str]] = []
+        parts: list[Sequence[str]] = []
         for column, piece in zip(columns, between, strict=True):
             if isinstance(column, str):
                 same += column + piece
             else:
-                parts += [repeat(same, len(self.features)), column]
+                parts += [[same] * rows, column]
                 same = piece
-        parts.append(repeat(same, len(self.features)))
-        return "".join(chain.from_iterable(zip(*parts, strict=True)))
+        parts.append([same] * rows)
+        texts = [""] * (rows * len(parts))
+        for place, part in enumerate(parts):
+            texts[place :: len(parts)] = part
+        return "".join(texts)
 
     def _pieces(self) -> list[str]:
         """Cut a line where a value differs between the rows: what stands before, between and after these."""

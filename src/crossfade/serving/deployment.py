@@ -20,7 +20,7 @@ class Arm:
     alias: str
     loaded: LoadedModel
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Number of the model version that answers."""
         return self.loaded.version.number
