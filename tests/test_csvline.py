@@ -7,7 +7,7 @@ import io
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfade.csvline import csv_line, whole_rows
@@ -40,6 +40,7 @@ def test_rows_are_written_as_by_the_csv_module(cells: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("columns", [COLUMNS, LABEL_COLUMNS], ids=["rows", "labels"])
+@settings(deadline=None)
 @given(st.data())
 def test_a_row_is_found_behind_a_torn_one(columns: tuple[str, ...], data: st.DataObject) -> None:
     """Wherever one row was cut and whatever both hold, the next one is read as it was written, among others."""
