@@ -7,13 +7,14 @@ from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv
 
 from crossfade.csvline import whole_rows
 
-_ZONE = b"+00:00,"
-_ZONE_AT = len("2026-01-02T03:04:05.000006")
-"""Where a row's time has its zone."""
+_ZONE = "+00:00"
+"""Of every row's time."""
+_TIME_CHARACTERS = len("2026-01-02T03:04:05.000006+00:00")
 
 
 def rows_in(data: bytes, columns: tuple[str, ...], wanted: Sequence[str]) -> tuple[pa.Table, int]:
@@ -41,12 +42,10 @@ def rows_in(data: bytes, columns: tuple[str, ...], wanted: Sequence[str]) -> tup
     """
     cut_short = bool(data) and not data.endswith(b"\n")
     data = data[: data.rfind(b"\n") + 1]
-    lines = _lines_by_their_times(data)
-    if lines is not None:
-        with suppress(pa.ArrowInvalid):
-            table = _parse(data, columns, wanted)
-            if table.num_rows == lines:  # else a line holds no row, or a row spans lines
-                return table, int(cut_short)
+    with suppress(pa.ArrowInvalid):
+        table = _parse(data, columns, list(dict.fromkeys([columns[0], *wanted])))
+        if _are_lines(table[columns[0]], data):
+            return table.select(wanted), int(cut_short)
     rows, set_aside = whole_rows(data.split(b"\n"), len(columns))
     return _parse(b"".join(row + b"\n" for row in rows), columns, wanted), set_aside + cut_short
 
@@ -56,19 +55,21 @@ def nothing(wanted: Sequence[str]) -> pa.Table:
     return pa.table({name: pa.array([], pa.string()) for name in wanted})
 
 
-def _lines_by_their_times(data: bytes) -> int | None:
-    """Count lines; None where one does not begin with its time, or holds another: it may continue a torn one.
+def _are_lines(times: pa.ChunkedArray, data: bytes) -> bool:
+    """Whether rows with these times are the lines: none spans two, and none holds the times of two.
 
     numpy lets other threads go on meanwhile; `bytes.count` would not.
     """
     found = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(found == ord("\n"))
-    starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
-    zones = np.flatnonzero(found == ord("+"))
-    zones = zones[zones + len(_ZONE) <= len(found)]
-    for place in (6, 5, 3):  # the comma first: few other signs have one there
-        zones = zones[found[zones + place] == _ZONE[place]]
-    return len(ends) if np.array_equal(zones, starts + _ZONE_AT) else None
+    if np.count_nonzero(found == ord("\n")) != len(times):
+        return False
+    zones = np.count_nonzero(found == ord("+"))
+    if zones > len(times):  # an exponent, or a text
+        at = np.flatnonzero(found == ord("+"))
+        at = at[at + len(_ZONE) < len(found)]
+        zones = np.count_nonzero((found[at + 3] == ord(":")) & (found[at + len(_ZONE)] == ord(",")))
+    whole = pc.and_(pc.equal(pc.binary_length(times), _TIME_CHARACTERS), pc.ends_with(times, _ZONE))
+    return bool(zones == len(times) and pc.all(whole, min_count=0).as_py())
 
 
 def _parse(data: bytes, columns: tuple[str, ...], wanted: Sequence[str]) -> pa.Table:
