@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
-from msgspec import to_builtins
 from werkzeug.exceptions import HTTPException
 
 from crossfade import __version__
@@ -161,7 +160,7 @@ def _flat(tensor: Tensor) -> list[Any]:
 
 
 def _answered(answer: Answer, wanted: list[str]) -> dict[str, Any]:
-    told = to_builtins(answer.body())
+    told = answer.body()
     labels, probabilities = answer.predictions.labels, answer.predictions.probabilities
     columns: dict[str, tuple[str, Sequence[Any]]] = {"prediction": (_label_type(labels), labels)}
     if None not in probabilities:
@@ -176,7 +175,7 @@ def _answered(answer: Answer, wanted: list[str]) -> dict[str, Any]:
         "model_name": answer.model,
         "model_version": answer.arm.version,
         "id": answer.request_id,
-        "parameters": {name: told[name] for name in told_beside},
+        "parameters": {name: getattr(told, name) for name in told_beside},
         "outputs": outputs,
     }
 
